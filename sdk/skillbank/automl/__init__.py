@@ -1,0 +1,1 @@
+"""AutoML: which route a request takes, what is searched, and the search itself."""

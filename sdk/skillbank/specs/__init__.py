@@ -23,7 +23,8 @@ _NOT_NETWORKS = frozenset({"base", "common", "load"})
 
 
 def _bundled_names() -> list[str]:
-    return sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name not in _NOT_NETWORKS)
+    names = (info.name for info in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if name not in _NOT_NETWORKS and not name.startswith("_"))
 
 
 def _outside() -> dict[str, Network]:

@@ -1,0 +1,150 @@
+"""Command lines as they arrive, before any parser: spelling of flags, and values that an empty variable left out.
+
+``--workspace-id $WORKSPACE_ID --specs x`` with an empty variable would otherwise hand ``--specs`` to
+``--workspace-id``; the parsers of command-line libraries take what comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from skillbank.errors import UsageError
+
+__all__ = ["HELP", "Flags", "asks_for_help", "flag_value", "tidy"]
+
+HELP = ("-h", "--help")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """The flags of one command.
+
+    Attributes:
+        plain: flags without a value.
+        valued: flags with one.
+        may_be_empty: those of `valued` for which an empty text means something.
+    """
+
+    plain: frozenset[str]
+    valued: frozenset[str]
+    may_be_empty: frozenset[str] = frozenset()
+
+    @property
+    def every(self) -> frozenset[str]:
+        """All of them, with those for help."""
+        return self.plain | self.valued | frozenset(HELP)
+
+
+def _spelled(token: str) -> str:
+    """The flag with hyphens, ``--job_type=x`` -> ``--job-type=x``; other words as they are."""
+    if not token.startswith("--"):
+        return token
+    name, equals, value = token.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _is_flag(token: str, known: Collection[str]) -> bool:
+    return _spelled(token).partition("=")[0] in known
+
+
+def asks_for_help(args: Sequence[str], valued: Collection[str] = ()) -> bool:
+    """Whether ``-h`` or ``--help`` stands where a flag may stand."""
+    before = ""
+    for token in args:
+        if token == "--":
+            return False
+        if token in HELP and _spelled(before) not in valued:
+            return True
+        before = token
+    return False
+
+
+def flag_value(args: Sequence[str], *names: str) -> str | None:
+    """The value behind a flag, found without knowing the command; None when it is not there."""
+    for index, token in enumerate(args):
+        if token == "--":
+            break
+        name, equals, value = _spelled(token).partition("=")
+        if name in names:
+            if equals:
+                return value
+            return args[index + 1] if index + 1 < len(args) else None
+        for short in names:
+            if len(short) == 2 and token.startswith(short) and len(token) > 2:
+                return token[2:].removeprefix("=")
+    return None
+
+
+def tidy(args: Sequence[str], flags: Flags, where: str) -> list[str]:
+    """The words with flags in one spelling (`_` becomes `-`), checked against the flags of a command.
+
+    Args:
+        where: the command, for messages.
+
+    Raises:
+        UsageError: an unknown flag, or a flag whose value is missing or empty.
+    """
+    out: list[str] = []
+    rest = list(args)
+    while rest:
+        token = _spelled(rest.pop(0))
+        if token == "--":
+            return [*out, token, *rest]
+        if not token.startswith("-") or token == "-" or _is_number(token):
+            out.append(token)
+            continue
+        name, equals, value = token.partition("=")
+        if not token.startswith("--") and len(token) > 2 and name not in flags.every:
+            name, equals, value = token[:2], "=", token[2:].removeprefix("=")
+        if name not in flags.every:
+            raise _unknown_flag(name, flags, where)
+        if name in flags.plain:
+            if equals:
+                raise UsageError(f"{where}: {name} takes no value", hint=f"write {name} alone", key=name)
+            out.append(name)
+            continue
+        if not equals:
+            if not rest or _is_flag(rest[0], flags.every):
+                raise _no_value(name, rest[0] if rest else None, where)
+            value = rest.pop(0)
+        if not value.strip() and name not in flags.may_be_empty:
+            raise _no_value(name, "", where)
+        out += [name, value]
+    return out
+
+
+def _is_number(token: str) -> bool:
+    try:
+        float(token)
+    except ValueError:
+        return False
+    return True
+
+
+def _no_value(name: str, found: str | None, where: str) -> UsageError:
+    if found is None:
+        what = "stands at the end without its value"
+    elif found:
+        what = f"needs a value, but {found.partition('=')[0]} follows"
+    else:
+        what = "got an empty value"
+    return UsageError(
+        f"{where}: {name} {what}; is the variable before it empty?".replace(
+            "the variable before it" if found is None or not found else "\0", "the variable there"
+        ),
+        hint=f"{where} --help",
+        key=name,
+    )
+
+
+def _unknown_flag(name: str, flags: Flags, where: str) -> UsageError:
+    known = sorted(flags.every)
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return UsageError(
+        f"{where}: there is no flag {name}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"),
+        hint=f"{where} --help",
+        key=name,
+        allowed=known,
+    )

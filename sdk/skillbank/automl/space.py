@@ -1,0 +1,186 @@
+"""The search space of a network's training, taken from its spec class.
+
+Bounds and options are those of the fields. Where a published range is too wide to be searched (a learning rate from
+0 to 1), the range is two decades around the default, on a logarithmic scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic.fields import FieldInfo
+
+from skillbank.errors import InvalidValueError, SkillBankError, UnknownKeyError, collect
+from skillbank.specs import network as find_network
+from skillbank.specs.base import field_note, walk
+
+__all__ = ["Axis", "Choices", "Override", "Range", "default_keys", "search_space"]
+
+_LOG_LEAVES = frozenset({"lr", "weight_decay", "backbone_multiplier"})
+_DECADE = 10.0
+# Changing these changes what is measured, or makes pretrained weights useless.
+_ONLY_WHEN_NAMED = ("test_min_size", "test_max_size", "hidden_dim", "num_object_queries", "dec_layers", "embed_dims")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Numbers from `low` to `high`, both included; `step` for integers; `log` draws on a logarithmic scale."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: int | None = None
+    integer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """One of these values."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One searched key."""
+
+    key: str
+    default: Any
+    domain: Range | Choices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """A user's own bounds or options for a key."""
+
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] = ()
+
+
+def _fields(network_name: str) -> dict[str, FieldInfo]:
+    spec = find_network(network_name).actions["train"]
+    return {key: info for key, info, nested in walk(spec) if nested is None}
+
+
+def default_keys(network_name: str) -> list[str]:
+    """Keys searched when the user names none: marked for search and harmless to vary."""
+    return [
+        key
+        for key, info in _fields(network_name).items()
+        if field_note(info).automl and key.rsplit(".", 1)[-1] not in _ONLY_WHEN_NAMED
+    ]
+
+
+def search_space(
+    network_name: str,
+    base: Mapping[str, Any],
+    *,
+    keys: Sequence[str] = (),
+    overrides: Mapping[str, Override] | None = None,
+) -> list[Axis]:
+    """The axes of a search.
+
+    Args:
+        network_name: network whose train spec is searched.
+        base: nested spec that the first trial runs; its values are the centres of ranges.
+        keys: keys to search; empty = `default_keys`. Keys with an override are always searched.
+        overrides: own bounds or options by key.
+
+    Raises:
+        SpecError: unknown keys, keys of a kind that cannot be searched, empty ranges; all at once.
+    """
+    fields = _fields(network_name)
+    given = dict(overrides or {})
+    wanted = list(dict.fromkeys([*(keys or default_keys(network_name)), *given]))
+    axes: list[Axis] = []
+    problems: list[SkillBankError] = []
+    for key in wanted:
+        info = fields.get(key)
+        if info is None:
+            near = get_close_matches(key, fields, n=1)
+            problems.append(
+                UnknownKeyError(
+                    f"{key}: {network_name} train has no such value to search",
+                    hint=f"did you mean {near[0]}?" if near else f"skillbank spec keys {network_name} train",
+                    key=key,
+                )
+            )
+            continue
+        try:
+            axes.append(_axis(key, info, _value(base, key), given.get(key, Override())))
+        except InvalidValueError as err:
+            problems.append(err)
+    if problems:
+        raise collect(problems, f"the search space of {network_name}")
+    return axes
+
+
+def _value(base: Mapping[str, Any], key: str) -> Any:
+    value: Any = base
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _axis(key: str, info: FieldInfo, default: Any, override: Override) -> Axis:
+    if override.choices:
+        return Axis(key=key, default=default, domain=Choices(override.choices))
+    if info.annotation is bool:
+        return Axis(key=key, default=default, domain=Choices((False, True)))
+    if get_origin(info.annotation) is Literal:
+        return Axis(key=key, default=default, domain=Choices(get_args(info.annotation)))
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        raise InvalidValueError(
+            f"{key}: a value such as {default!r} has no range to search",
+            hint=f"give options: --choices {key}=A,B",
+            key=key,
+        )
+    return Axis(key=key, default=default, domain=_range(key, info, default, override))
+
+
+def _range(key: str, info: FieldInfo, default: float, override: Override) -> Range:
+    integer = info.annotation is int
+    log = _is_log(key, info)
+    low, high = _bounds(info)
+    if log and default > 0:
+        # Published bounds such as 0..1 say what is legal, not what is worth trying.
+        low = max(low if low is not None else 0.0, default / _DECADE)
+        high = min(high if high is not None else default * _DECADE, default * _DECADE)
+    else:
+        low = low if low is not None else (default / 2 if integer else default / _DECADE)
+        high = high if high is not None else (default * 2 if integer else default * _DECADE)
+    low = override.low if override.low is not None else low
+    high = override.high if override.high is not None else high
+    step = next((int(item.multiple_of) for item in info.metadata if isinstance(item, MultipleOf)), 1)  # type: ignore[call-overload]
+    if integer:
+        low, high = float(-(-int(low) // step) * step), float(int(high) // step * step)
+    log = log and low > 0 and step == 1
+    if not low < high:
+        raise InvalidValueError(
+            f"{key}: nothing to search between {low:g} and {high:g}",
+            hint=f"--range {key}=LOW..HIGH with LOW below HIGH",
+            key=key,
+        )
+    return Range(low=low, high=high, log=log, step=step if integer else None, integer=integer)
+
+
+def _is_log(key: str, info: FieldInfo) -> bool:
+    scale = field_note(info).scale
+    return scale == "log" or (scale is None and key.rsplit(".", 1)[-1] in _LOG_LEAVES)
+
+
+def _bounds(info: FieldInfo) -> tuple[float | None, float | None]:
+    low: Any = next((item.ge for item in info.metadata if isinstance(item, Ge)), None)
+    high: Any = next((item.le for item in info.metadata if isinstance(item, Le)), None)
+    above: Any = next((item.gt for item in info.metadata if isinstance(item, Gt)), None)
+    below: Any = next((item.lt for item in info.metadata if isinstance(item, Lt)), None)
+    if low is None and above is not None:
+        low = above + (1 if info.annotation is int else 1e-12)
+    if high is None and below is not None:
+        high = below - (1 if info.annotation is int else 1e-12)
+    return (None if low is None else float(low), None if high is None else float(high))
