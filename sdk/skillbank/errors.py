@@ -7,7 +7,7 @@
       StaleFilesError 3
       NotFoundError 4         network, action, job, checkpoint
       BackendError 5          RuntimeMissingError, LaunchError, StorageError
-      JobError 6              JobFailedError, OutOfMemoryError, InterruptedJobError
+      JobError 6              JobFailedError, OutOfMemoryError, InterruptedJobError, InvalidTransitionError
 
 Exit code 1 is left to our own bugs.
 """
@@ -23,6 +23,7 @@ __all__ = [
     "ConflictError",
     "DataError",
     "InterruptedJobError",
+    "InvalidTransitionError",
     "InvalidValueError",
     "JobError",
     "JobFailedError",
@@ -221,6 +222,12 @@ class InterruptedJobError(JobError):
     """A job that was canceled or killed."""
 
     code = "job.interrupted"
+
+
+class InvalidTransitionError(JobError):
+    """A job was asked to go to a state that may not follow its present one."""
+
+    code = "job.invalid-transition"
 
 
 def collect(problems: Sequence[SkillBankError], what: str) -> SkillBankError:

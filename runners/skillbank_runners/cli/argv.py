@@ -125,18 +125,12 @@ def _is_number(token: str) -> bool:
 
 def _no_value(name: str, found: str | None, where: str) -> UsageError:
     if found is None:
-        what = "stands at the end without its value"
+        what = "has no value, the line ends there; is the variable behind it empty?"
     elif found:
-        what = f"needs a value, but {found.partition('=')[0]} follows"
+        what = f"has no value, {_spelled(found).partition('=')[0]} follows; is the variable before it empty?"
     else:
-        what = "got an empty value"
-    return UsageError(
-        f"{where}: {name} {what}; is the variable before it empty?".replace(
-            "the variable before it" if found is None or not found else "\0", "the variable there"
-        ),
-        hint=f"{where} --help",
-        key=name,
-    )
+        what = "has an empty value; is the variable behind it empty?"
+    return UsageError(f"{where}: {name} {what}", hint=f"echo the variable, then see: {where} --help", key=name)
 
 
 def _unknown_flag(name: str, flags: Flags, where: str) -> UsageError:

@@ -30,7 +30,9 @@ def _bundled_names() -> list[str]:
 def _outside() -> dict[str, Network]:
     """Networks named by the environment, by their name."""
     found: dict[str, Network] = {}
-    for module_name in filter(None, (part.strip() for part in os.environ.get("SKILLBANK_NETWORKS", "").split(","))):
+    for module_name in filter(
+        None, (part.strip() for part in os.environ.get("SKILLBANK_NETWORKS", "").split(","))
+    ):
         try:
             candidate = importlib.import_module(module_name).NETWORK
         except (ImportError, AttributeError) as err:

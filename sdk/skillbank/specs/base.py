@@ -115,8 +115,10 @@ def setting(
     """A field of a spec section: default, bounds and description stand here and nowhere else.
 
     `min_length` and `max_length` bound strings and lists; options are a `Literal` annotation. Lists and maps are
-    copied for every spec. See `FieldNote` for the other arguments.
+    copied for every spec, and are not searched unless `automl` says otherwise. See `FieldNote` for the others.
     """
+    if automl is None and isinstance(default, list | dict):
+        automl = False
     note = FieldNote(
         automl=automl,
         popular=popular,

@@ -1,7 +1,7 @@
 """Spec sections that two or more networks share with the same keys and defaults.
 
-Where one network differs it subclasses the section and states only the difference; a redefined field keeps its
-place in the order of keys.
+Where one network differs it subclasses the section and states only the difference; a redefined field keeps
+its place in the order of keys.
 """
 
 from __future__ import annotations
@@ -70,18 +70,24 @@ class Wandb(StrictModel):
 class Root(ActionSpec):
     """Keys at the top of every spec; networks add model, dataset, train and the block of the action."""
 
-    model_name: str | None = setting(None, "Network name for launchers that take any network; not read otherwise.")
+    model_name: str | None = setting(
+        None, "Network name for launchers that take any network; not read otherwise."
+    )
     encryption_key: str | None = setting(
         None, "Key for encrypted checkpoints, accepted for compatibility and never stored or printed."
     )
-    results_dir: str = setting("/results", "Root of all outputs; each action writes to a folder below it.", popular=True)
+    results_dir: str = setting(
+        "/results", "Root of all outputs; each action writes to a folder below it.", popular=True
+    )
     wandb: Wandb = section(Wandb, "Weights & Biases logging.")
 
 
 class Cudnn(StrictModel):
     """cuDNN switches."""
 
-    benchmark: bool = setting(False, "Let cuDNN time its algorithms and keep the fastest; costs reproducibility.")
+    benchmark: bool = setting(
+        False, "Let cuDNN time its algorithms and keep the fastest; costs reproducibility."
+    )
     deterministic: bool = setting(True, "Only deterministic cuDNN algorithms.")
 
 
@@ -93,9 +99,15 @@ class Checkpointer(StrictModel):
     monitor: str | None = setting(None, "Metric that decides which is best; empty takes the network's own.")
     mode: Literal["min", "max"] | None = setting(None, "Which way is better; empty takes the metric's own.")
     save_top_k: int = setting(1, "Number of best checkpoints to keep.", ge=1)
-    filename: str = setting("model_best_{epoch:03d}", "File name pattern of a best checkpoint, without ending.")
-    dirpath: str | None = setting(None, "Folder of the best checkpoints; empty means that of the periodic ones.")
-    auto_insert_metric_name: bool = setting(False, "Put `epoch=` and the like before the numbers in the name.")
+    filename: str = setting(
+        "model_best_{epoch:03d}", "File name pattern of a best checkpoint, without ending."
+    )
+    dirpath: str | None = setting(
+        None, "Folder of the best checkpoints; empty means that of the periodic ones."
+    )
+    auto_insert_metric_name: bool = setting(
+        False, "Put `epoch=` and the like before the numbers in the name."
+    )
 
 
 class Devices(StrictModel):
@@ -120,7 +132,7 @@ class TrainRun(Devices):
     checkpoint_interval_unit: Literal["epoch", "step"] = setting("epoch", "Unit of `checkpoint_interval`.")
     validation_interval: int = setting(1, "Epochs between validations.", ge=1, popular=True)
     resume_training_checkpoint_path: str | None = setting(
-        None, "Checkpoint to continue from; empty continues from the newest one in the results folder, if any."
+        None, "Checkpoint to continue from; empty takes the newest one in the results folder, if any."
     )
     results_dir: str | None = setting(None, "Output folder of training; empty means <results_dir>/train.")
     checkpointer: Checkpointer = section(Checkpointer, "Which checkpoints are kept beside the periodic ones.")
@@ -151,7 +163,7 @@ class Optim(StrictModel):
     )  # fmt: skip
     lr_scheduler: Literal["MultiStep", "StepLR", "Warmuppoly"] = setting(
         "MultiStep",
-        "Schedule: MultiStep decays at `milestones`, StepLR every `milestones[0]` epochs, Warmuppoly by a power.",
+        "MultiStep decays at `milestones`, StepLR every `milestones[0]` epochs, Warmuppoly by a power.",
         any_case=True,
         spellings={"MultiStepLR": "MultiStep"},
     )
@@ -163,7 +175,9 @@ class SegmentationTrain(TrainRun):
     """Keys of `train` that the networks with a mask decoder share."""
 
     freeze: list[str] | None = setting([], "Dotted names of the modules that are not trained.")
-    clip_grad_norm: float = setting(0.1, "Bound of the gradient's norm before each step; 0 turns clipping off.", ge=0)
+    clip_grad_norm: float = setting(
+        0.1, "Bound of the gradient's norm before each step; 0 turns clipping off.", ge=0
+    )
     clip_grad_norm_type: Annotated[float, Field(gt=0)] | Literal["inf"] = setting(
         2.0, "Order of that norm; inf is the largest absolute value."
     )
@@ -200,24 +214,22 @@ class SegmentationTrain(TrainRun):
 class Evaluate(Devices):
     """Keys of `evaluate`; a network that adds keys subclasses it."""
 
-    checkpoint: str | None = setting(
-        None, "Weights to evaluate.",
-        mandatory_for=("evaluate",), mandatory_unless="evaluate.trt_engine", popular=True,
-    )  # fmt: skip
+    checkpoint: str | None = setting(None, "Weights to evaluate; not needed with an engine.", popular=True)
     trt_engine: str | None = setting(None, "TensorRT engine to evaluate instead of a checkpoint.")
-    results_dir: str | None = setting(None, "Output folder of evaluation; empty means <results_dir>/evaluate.")
+    results_dir: str | None = setting(
+        None, "Output folder of evaluation; empty means <results_dir>/evaluate."
+    )
     batch_size: int = setting(-1, "Images per batch; -1 takes that of the data split.", ge=-1)
 
 
 class Inference(Devices):
     """Keys of `inference`; a network that adds keys subclasses it."""
 
-    checkpoint: str | None = setting(
-        None, "Weights to run.",
-        mandatory_for=("inference",), mandatory_unless="inference.trt_engine", popular=True,
-    )  # fmt: skip
+    checkpoint: str | None = setting(None, "Weights to run; not needed with an engine.", popular=True)
     trt_engine: str | None = setting(None, "TensorRT engine to run instead of a checkpoint.")
-    results_dir: str | None = setting(None, "Output folder of inference; empty means <results_dir>/inference.")
+    results_dir: str | None = setting(
+        None, "Output folder of inference; empty means <results_dir>/inference."
+    )
     batch_size: int = setting(-1, "Images per batch; -1 takes that of the data split.", ge=-1)
 
 
@@ -246,7 +258,9 @@ class TensorRT(StrictModel):
     min_batch_size: int = setting(1, "Smallest batch the engine takes.", ge=1)
     opt_batch_size: int = setting(1, "Batch the engine is tuned for.", ge=1)
     max_batch_size: int = setting(1, "Largest batch the engine takes.", ge=1)
-    layers_precision: list[str] | None = setting([], "Precision of single layers, written as layer:precision.")
+    layers_precision: list[str] | None = setting(
+        [], "Precision of single layers, written as layer:precision."
+    )
     data_type: Literal["FP32", "FP16"] = setting("FP32", "Arithmetic of the engine.", any_case=True)
 
 
@@ -272,7 +286,9 @@ class QuantizeTensor(StrictModel):
 
     dtype: str = setting("int8", "Number format, such as int8 or fp8_e4m3fn.")
     observer_or_fake_quant: str | None = setting(None, "Observer class; empty takes the backend's own.")
-    quant_axis: int | None = setting(None, "Axis with one scale for each index; empty = one scale for the tensor.")
+    quant_axis: int | None = setting(
+        None, "Axis with one scale for each index; empty = one scale for the tensor."
+    )
     kwargs: dict[str, Any] = setting({}, "Further options of the observer.")
 
 
@@ -293,13 +309,18 @@ class Quantize(StrictModel):
     mode: Literal["static_ptq", "weight_only_ptq"] | None = setting(
         "weight_only_ptq", "static_ptq needs calibration images, weight_only_ptq does not."
     )
-    algorithm: Literal["minmax", "max", "entropy", "awq_clip", "awq_lite", "awq_full", "rtn_dq"] | None = setting(
-        "minmax", "How the modelopt backends find value ranges."
+    algorithm: Literal["minmax", "max", "entropy", "awq_clip", "awq_lite", "awq_full", "rtn_dq"] | None = (
+        setting("minmax", "How the modelopt backends find value ranges.")
     )
-    layers: list[QuantizeLayer] | None = setting([], "Rules by module, first match wins; empty = every layer.")
+    layers: list[QuantizeLayer] | None = setting(
+        [], "Rules by module, first match wins; empty = every layer."
+    )
     skip_names: list[str] | None = setting([], "Modules left as they are, whatever the rules say.")
     model_path: str | None = setting(
-        None, "Checkpoint, or ONNX file for modelopt.onnx, to quantise.", mandatory_for=("quantize",), popular=True
+        None,
+        "Checkpoint, or ONNX file for modelopt.onnx, to quantise.",
+        mandatory_for=("quantize",),
+        popular=True,
     )
     results_dir: str | None = setting(None, "Output folder; empty means <results_dir>/quantize.")
     backend_kwargs: dict[str, Any] | None = setting({}, "Further options handed to the backend.")

@@ -1,0 +1,129 @@
+"""How a command line ends: errors as text on stderr, as JSON where that was asked for, and the exit code.
+
+Exit codes: 0 done, 1 a bug of ours, 2 usage, 3 validation, 4 not found, 5 backend, 6 job failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from skillbank.errors import BackendError, SkillBankError, UsageError
+from skillbank_runners.cli.argv import flag_value
+from skillbank_runners.cli.output import paint, plain, talk
+
+__all__ = ["guarded", "report"]
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell sees of any program whose reader has gone
+_SECRET_FLAGS = ("--encryption-key",)
+_SECRET_WORDS = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
+
+
+def report(err: SkillBankError, *, as_json: bool) -> int:
+    """Tell the error on stderr and give its exit code; with `as_json` its last line is one JSON object."""
+    talk(paint("error: ", "red", sys.stderr) + err.message)
+    if err.hint and err.hint not in err.message:
+        talk(paint("hint: ", "yellow", sys.stderr) + err.hint)
+    if as_json:
+        fields = {**err.to_dict(), "exit_code": err.exit_code}
+        talk(json.dumps({"error": plain(fields)}, ensure_ascii=False, default=str))
+    return err.exit_code
+
+
+def guarded(body: Callable[[], int], argv: Sequence[str], program: str) -> int:
+    """Run a command line; every way it can end becomes an exit code, and no traceback reaches the user.
+
+    Args:
+        body: returns the exit code.
+        argv: words behind the executable, for ``-o json`` and ``--debug``.
+    """
+    as_json = flag_value(argv, "-o", "--output") == "json"
+    debug = bool(os.environ.get("SKILLBANK_DEBUG"))
+    try:
+        code = body()
+        sys.stdout.flush()
+        return code
+    except SkillBankError as err:
+        if debug:
+            traceback.print_exc()
+        return report(err, as_json=as_json)
+    except KeyboardInterrupt:
+        talk("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _drop_stdout()
+        return BROKEN_PIPE
+    except OSError as err:
+        if debug:
+            traceback.print_exc()
+        where = f"{err.filename}: " if err.filename else ""
+        reason = err.strerror or str(err)
+        return report(BackendError(f"{where}{reason}", hint=_hint_for(err)), as_json=as_json)
+    except Exception as err:  # noqa: BLE001 - the edge of the process: becomes one line and a log file
+        if debug:
+            traceback.print_exc()
+        return report(_bug(err, argv, program), as_json=as_json)
+
+
+def _hint_for(err: OSError) -> str:
+    if isinstance(err, PermissionError):
+        return "set SKILLBANK_HOME, or the path in question, to a place you may write to"
+    return "repeat with --debug to see where it happened"
+
+
+def _drop_stdout() -> None:
+    """Nobody reads any more: later writes, also those at exit, go nowhere instead of raising again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(nowhere, sys.stdout.fileno())
+
+
+def _without_secrets(text: str, argv: Sequence[str]) -> str:
+    secrets = [flag_value(argv, flag) for flag in _SECRET_FLAGS]
+    secrets += [value for name, value in os.environ.items() if any(word in name.upper() for word in _SECRET_WORDS)]
+    for secret in sorted({value for value in secrets if value and len(value) > 3}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _bug(err: Exception, argv: Sequence[str], program: str) -> SkillBankError:
+    """Our own mistake: one line for the user, everything else in a file."""
+    from skillbank import __version__
+    from skillbank.bank import home
+
+    text = _without_secrets(
+        f"{program} {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+        f"argv: {list(argv)}\n\n{''.join(traceback.format_exception(err))}",
+        argv,
+    )
+    name = f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
+    for folder in (home() / "logs", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            log = folder / name
+            log.write_text(text, encoding="utf-8")
+            where = f"details are in {log}"
+            break
+        except OSError:
+            continue
+    else:
+        where = "repeat with --debug to see the details"
+    first = _without_secrets(str(err).strip().splitlines()[0] if str(err).strip() else "", argv)
+    return SkillBankError(
+        f"{program}: unexpected {type(err).__name__}: {first}; {where}",
+        hint="this is a bug of the program; please report it with that file",
+    )
+
+
+def usage_error(message: str, where: str) -> UsageError:
+    """A complaint of the option parser in our own form."""
+    return UsageError(f"{where}: {message.rstrip('.')}", hint=f"{where} --help")

@@ -1,0 +1,68 @@
+"""Trying again: how often, after which pause, and what counts as worth it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from skillbank.errors import StorageError
+
+__all__ = ["Interrupted", "Retry"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Interrupted(Exception):  # noqa: N818 - a state on the way, never seen by users
+    """A transfer broke in a way that another try may mend.
+
+    Args:
+        error: what the user is told when no try is left.
+        after_s: pause the server asks for.
+    """
+
+    def __init__(self, error: StorageError, *, after_s: float = 0.0) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.after_s = after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How to try again.
+
+    Attributes:
+        attempts: tries in a row without any progress, the first included.
+        base_s: mean pause before the second try is half of this; it doubles with every further one.
+        cap_s: longest pause.
+        sleep: waits that many seconds.
+    """
+
+    attempts: int = 5
+    base_s: float = 0.5
+    cap_s: float = 20.0
+    sleep: Callable[[float], None] = time.sleep
+
+    def pause(self, failed: int, broken: Interrupted) -> None:
+        """Wait after the failed try number `failed`; raises the error when it was the last one."""
+        if failed >= self.attempts:
+            raise broken.error
+        # Random pauses keep many workers from coming back at the same moment.
+        wait_s = random.uniform(0, min(self.cap_s, self.base_s * 2 ** (failed - 1)))  # noqa: S311
+        wait_s = max(wait_s, min(broken.after_s, self.cap_s))
+        log.info("%s; try %d of %d in %.1f s", broken, failed + 1, self.attempts, wait_s)
+        self.sleep(wait_s)
+
+    def call(self, operation: Callable[[], T]) -> T:
+        """The operation's result, tried again after `Interrupted`."""
+        failed = 0
+        while True:
+            try:
+                return operation()
+            except Interrupted as broken:
+                failed += 1
+                self.pause(failed, broken)
