@@ -28,6 +28,7 @@ __all__ = [
     "Role",
     "SkillInfo",
     "SourceRule",
+    "Stages",
     "load_skill_info",
     "skill_dir",
 ]
@@ -94,6 +95,9 @@ class ConvertJobPath(_Info):
     pattern: str = Field(description="file name in the job's results; {split} is replaced")
     split_key: str = Field(default="aicity.split", description="spec key of the conversion job that names the split")
     fallback_split: str = Field(default="train", description="split when that key is empty or lists several")
+    in_dataset: bool = Field(
+        default=False, description="the pattern names a place in the dataset, not in the results of the job"
+    )
 
 
 class SourceRule(_Info):
@@ -125,6 +129,14 @@ class Link(_Info):
     destination_path: str
 
 
+class Stages(_Info):
+    """Trainings that build on each other: which stage a spec is, and where each stage's weights go."""
+
+    key: str = Field(description="spec key whose value tells the stage")
+    values: list[Any] = Field(description="its values, first stage first")
+    weights: list[str] = Field(description="spec key of the weights of each stage, in the same order")
+
+
 class SkillInfo(_Info):
     """The whole file."""
 
@@ -144,6 +156,7 @@ class SkillInfo(_Info):
     spec_params: dict[str, dict[str, str | Link]] = Field(
         default_factory=dict, description="action -> spec key -> parent-job function or download"
     )
+    stages: Stages | None = Field(default=None, description="stages of training, for networks that have them")
     spec_shorthand_keys: dict[str, str] = Field(default_factory=dict, description="short name -> dotted spec key")
     spec_templates: dict[str, str] = Field(default_factory=dict, description="action -> template, relative path")
     depends_on: list[str] = Field(default_factory=list, description="skills this one sends the reader to")

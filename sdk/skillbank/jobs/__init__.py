@@ -1,0 +1,1 @@
+"""Jobs: what is recorded of them, their states, artifacts and status events."""

@@ -29,12 +29,18 @@ _EXPLAINED: dict[int, tuple[str, str]] = {
         "try again; fuser {path} shows who holds it",
     ),
     sqlite3.SQLITE_LOCKED: ("another process keeps it locked", "try again; fuser {path} shows who holds it"),
-    sqlite3.SQLITE_READONLY: ("it cannot be written", "chmod -R u+rwX {home}, or set SKILLBANK_HOME elsewhere"),
+    sqlite3.SQLITE_READONLY: (
+        "it cannot be written",
+        "chmod -R u+rwX {home}, or set SKILLBANK_HOME elsewhere",
+    ),
     sqlite3.SQLITE_IOERR: (
         "the disk or network file system failed to read, write or lock it",
         _MOVE,
     ),
-    sqlite3.SQLITE_CORRUPT: ("it is damaged", "mv {path} {path}.damaged; job folders in {home}/jobs are kept"),
+    sqlite3.SQLITE_CORRUPT: (
+        "it is damaged",
+        "mv {path} {path}.damaged; job folders in {home}/jobs are kept",
+    ),
     sqlite3.SQLITE_FULL: ("the disk is full", "free some space: df -h {home}"),
     sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "ls -ld {home}; or set SKILLBANK_HOME elsewhere"),
     sqlite3.SQLITE_PROTOCOL: ("its file system does not lock files properly", _MOVE),
@@ -163,7 +169,8 @@ class Database:
             StorageError: a newer store, or a database of something else.
         """
         application, version = (
-            int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("application_id", "user_version")
+            int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("application_id", "user_version")
         )
         if application not in (0, _APPLICATION_ID) or (
             application == 0 and connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()

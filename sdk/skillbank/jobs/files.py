@@ -34,7 +34,9 @@ def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
             raise
     except OSError as error:
         raise StorageError(
-            f"{path}: the file cannot be written ({error.strerror})", hint=f"df -h {path.parent}", key=str(path)
+            f"{path}: the file cannot be written ({error.strerror})",
+            hint=f"df -h {path.parent}",
+            key=str(path),
         ) from error
 
 

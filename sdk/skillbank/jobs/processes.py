@@ -1,4 +1,4 @@
-"""Which process did it, and does it still live: a process id alone is reused, so it is never trusted alone."""
+"""Which process did it, and does it still live: numbers are reused, so one alone is never trusted."""
 
 from __future__ import annotations
 
@@ -80,8 +80,7 @@ def is_alive(process: ProcessId, lock: Path | None = None) -> bool | None:
     if process.boot != _boot():
         return False
     if process.namespace != _namespace():
-        held = is_locked(lock) if lock is not None else None
-        return held
+        return is_locked(lock) if lock is not None else None
     return _start_time(process.pid) == process.started
 
 

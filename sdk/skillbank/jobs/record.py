@@ -109,7 +109,7 @@ class Artifact:
     """A file that a job left and that others may use.
 
     Attributes:
-        kind: ``checkpoint``, ``onnx``, ``engine``, ``metrics``, ``predictions``, ``report`` or ``pretrained``.
+        kind: one of `skillbank.jobs.artifacts.KINDS`, such as ``checkpoint`` or ``onnx``.
         epoch: 0-based number of the finished epoch; None where it does not apply.
         metrics: metric values measured with these weights.
         bytes: size; the digest is the SHA-256 of the content.
@@ -156,6 +156,16 @@ class JobFolder:
     def exit(self) -> Path:
         """Exit record of the worker: code and time."""
         return self.root / "exit.json"
+
+    @property
+    def launch(self) -> Path:
+        """Launch record: processes and command of the worker; there before the worker runs."""
+        return self.root / "launch.json"
+
+    @property
+    def lock(self) -> Path:
+        """Kept locked by the worker and its supervisor while one of them lives."""
+        return self.root / ".lock"
 
     @property
     def secret(self) -> Path:

@@ -16,8 +16,10 @@ __all__ = ["HIDDEN", "digest", "is_secret_name", "scrub", "secret_values", "with
 HIDDEN = "***"
 
 _SECRET_NAME = re.compile(
-    r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|ENCRYPTION_?KEY", re.IGNORECASE
+    r"SECRET|TOKEN(?!IZ)|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|ENCRYPTION_?KEY",
+    re.IGNORECASE,
 )
+_PLACE_NAME = re.compile(r"_(FILE|PATH|DIR)$", re.IGNORECASE)
 _KEY_LEAF = "encryption_key"
 
 # Shorter values would blank ordinary words out of messages.
@@ -26,7 +28,7 @@ _SHORTEST = 6
 
 def is_secret_name(name: str) -> bool:
     """Whether an environment variable of this name is taken to hold a secret."""
-    return _SECRET_NAME.search(name) is not None
+    return _SECRET_NAME.search(name) is not None and _PLACE_NAME.search(name) is None
 
 
 def without_secrets(request: Request) -> tuple[Request, str | None]:

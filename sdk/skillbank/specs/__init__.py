@@ -11,9 +11,12 @@ import logging
 import os
 import pkgutil
 from functools import cache
+from typing import TYPE_CHECKING
 
 from skillbank.errors import NotFoundError, UsageError
-from skillbank.specs.base import ActionSpec, Network
+
+if TYPE_CHECKING:  # names of networks are asked for where pydantic would cost most of the time
+    from skillbank.specs.base import ActionSpec, Network
 
 __all__ = ["network", "network_names", "networks", "spec_class"]
 

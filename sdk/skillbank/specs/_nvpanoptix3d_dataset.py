@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from skillbank.specs.base import StrictModel, section, setting
+from skillbank.specs.common import PositiveInt
 
 __all__ = ["Dataset"]
 
@@ -54,26 +55,26 @@ class TestSplit(StrictModel):
 class Augmentation(StrictModel):
     """Resizing, padding and random changes of the images."""
 
-    train_min_size: list[int] = setting(
+    train_min_size: list[PositiveInt] = setting(
         [448], "Choices for the short side while training, one per batch; the published recipes use 240.",
-        automl=False, min_length=1, unit="px",
+        automl=False, min_length=1, unit="pixel",
     )  # fmt: skip
-    train_max_size: int = setting(768, "Limit of the long side while training.", ge=32, le=960, unit="px")
-    train_crop_size: list[int] = setting(
+    train_max_size: int = setting(768, "Limit of the long side while training.", ge=32, le=960, unit="pixel")
+    train_crop_size: list[PositiveInt] = setting(
         [240, 240], "Older name of crop_size, read only while crop_size has its default.",
-        automl=False, min_length=2, max_length=2, unit="px",
+        automl=False, min_length=2, max_length=2, unit="pixel",
     )  # fmt: skip
-    test_min_size: int = setting(240, "Short side outside training.", ge=32, le=960, unit="px")
-    test_max_size: int = setting(960, "Limit of the long side outside training.", ge=32, le=960, unit="px")
+    test_min_size: int = setting(240, "Short side outside training.", ge=32, le=960, unit="pixel")
+    test_max_size: int = setting(960, "Limit of the long side outside training.", ge=32, le=960, unit="pixel")
     color_aug_ssd: bool = setting(False, "Random brightness, contrast, saturation and hue.")
     enable_crop: bool = setting(False, "Random crop while training.")
-    crop_size: list[int] = setting(
+    crop_size: list[PositiveInt] = setting(
         [240, 240],
         "Height and width of the random crop.",
         automl=False,
         min_length=2,
         max_length=2,
-        unit="px",
+        unit="pixel",
     )
     single_category_max_area: float = setting(
         1.0, "A crop is drawn again when one class covers a larger share of it.", ge=0.0, le=1.0
@@ -85,7 +86,7 @@ class Augmentation(StrictModel):
     random_flip_prob: float = setting(0.5, "Probability of the random flip.", ge=0.0, le=1.0)
     size_divisibility: float = setting(
         -1, "Images are padded to a multiple of this when loaded; -1 = none, 32 in the 3D-Front recipes.",
-        ge=-1, unit="px",
+        ge=-1, unit="pixel",
     )  # fmt: skip
     gen_aug_weight: float = setting(
         0.0, "Loss weight of generated variants of a training image; 0 = they are not read.", ge=0.0, le=1.0
@@ -115,7 +116,8 @@ class Dataset(StrictModel):
     )
     name: Literal["front3d", "matterport", "synthetic_hospital", "synthetic_warehouse"] = setting(
         "front3d", "Dataset layout; the synthetic sets use the layout of 3D-Front.",
-        any_case=True, popular=True, spellings={"3d-front": "front3d", "3dfront": "front3d", "matterport3d": "matterport"},
+        any_case=True, popular=True,
+        spellings={"3d-front": "front3d", "3dfront": "front3d", "matterport3d": "matterport"},
     )  # fmt: skip
     downsample_factor: int = setting(
         1,
@@ -130,24 +132,31 @@ class Dataset(StrictModel):
         unit="voxel",
     )
     ignore_label: int = setting(255, "Semantic label that losses leave out.", ge=0)
-    min_instance_pixels: int = setting(200, "Smaller instances are left out of the targets.", ge=0, unit="px")
+    min_instance_pixels: int = setting(
+        200, "Smaller instances are left out of the targets.", ge=0, unit="pixel"
+    )
     img_format: Literal["RGB", "BGR"] = setting(
         "RGB", "Channel order in which colour jitter works.", any_case=True
     )
-    target_size: list[int] = setting(
-        [320, 240], "Width and height of input images.", automl=False, min_length=2, max_length=2, unit="px"
+    target_size: list[PositiveInt] = setting(
+        [320, 240],
+        "Width and height of input images.",
+        automl=False,
+        min_length=2,
+        max_length=2,
+        unit="pixel",
     )
-    reduced_target_size: list[int] = setting(
+    reduced_target_size: list[PositiveInt] = setting(
         [160, 120], "Width and height of the image plane of the 3D stage.",
-        automl=False, min_length=2, max_length=2, unit="px",
+        automl=False, min_length=2, max_length=2, unit="pixel",
     )  # fmt: skip
-    depth_size: list[int] = setting(
+    depth_size: list[PositiveInt] = setting(
         [120, 160],
         "Height and width of the depth plane.",
         automl=False,
         min_length=2,
         max_length=2,
-        unit="px",
+        unit="pixel",
     )
     depth_bound: bool = setting(
         False,

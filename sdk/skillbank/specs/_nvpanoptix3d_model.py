@@ -8,6 +8,8 @@ from skillbank.specs.base import StrictModel, section, setting
 
 __all__ = ["Model"]
 
+FeatureMap = Literal["res2", "res3", "res4", "res5"]
+
 
 class Backbone(StrictModel):
     """Image backbone."""
@@ -38,7 +40,7 @@ class SemSegHead(StrictModel):
         ge=0,
         le=255,
     )
-    deformable_transformer_encoder_in_features: list[str] = setting(
+    deformable_transformer_encoder_in_features: list[FeatureMap] = setting(
         ["res3", "res4", "res5"],
         "Backbone maps that enter the deformable encoder.",
         automl=False,
@@ -48,7 +50,7 @@ class SemSegHead(StrictModel):
     norm: Literal["GN", "SyncBN", "LN", ""] = setting(
         "GN", "Normalisation after the convolutions of the pixel decoder; empty = none.", any_case=True
     )
-    in_features: list[str] = setting(
+    in_features: list[FeatureMap] = setting(
         ["res2", "res3", "res4", "res5"],
         "Backbone maps used by the pixel decoder.",
         automl=False,
@@ -91,7 +93,7 @@ class MaskFormer(StrictModel):
     deep_supervision: bool = setting(True, "Apply class, mask and dice losses to every set of predictions.")
     no_object_weight: float = setting(0.1, "Class weight of 'no object' in the class loss.", ge=0.0)
     size_divisibility: int = setting(
-        32, "Images are padded to a multiple of this inside the model.", ge=1, unit="px"
+        32, "Images are padded to a multiple of this inside the model.", ge=1, unit="pixel"
     )
 
 

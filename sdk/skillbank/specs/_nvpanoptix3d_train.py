@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from skillbank.specs.base import StrictModel, section, setting
+from skillbank.specs import common
+from skillbank.specs.base import section, setting
 from skillbank.specs.common import PRECISION_SPELLINGS, Index, SegmentationTrain
 
 __all__ = ["Train"]
 
 
-class Optim(StrictModel):
+class Optim(common.Optim):
     """Optimiser and learning-rate schedule."""
 
     type: Literal["AdamW"] = setting("AdamW", "Optimiser.", any_case=True)
-    monitor_name: Literal["val_loss", "train_loss"] = setting(
-        "val_loss", "Value that is watched while training."
-    )
     lr: float = setting(
-        2e-4, "Base learning rate; the published recipes use 1e-4.",
+        2e-4, "Base learning rate of everything but the backbone; the published recipes use 1e-4.",
         ge=0.0, le=1.0, automl=True, popular=True, scale="log",
     )  # fmt: skip
     backbone_multiplier: float = setting(
-        0.1,
-        "Factor on the learning rate of everything in the backbone.",
-        ge=0.0,
-        le=1.0,
-        automl=True,
-        scale="log",
+        0.1, "Factor on the learning rate for the backbone.", ge=0.0, le=1.0, automl=True, scale="log"
     )
     momentum: float = setting(
         0.9, "First of the two decay rates of AdamW.", ge=0.0, le=1.0, automl=True, scale="linear"
@@ -46,7 +39,6 @@ class Optim(StrictModel):
     milestones: list[Index] = setting(
         [88, 96], "Epochs at which MultiStep lowers the rate.", automl=False, unit="epoch"
     )
-    gamma: float = setting(0.1, "Factor of MultiStep at each milestone.", gt=0.0)
     max_steps: int = setting(
         160000,
         "Steps after which training ends, and where Warmuppoly reaches 0.",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from skillbank.specs import _rules
-from skillbank.specs.base import Rule, StrictModel, section, setting
+from skillbank.specs.base import Rule, StrictModel, setting
 from skillbank.specs.common import Export, Index, PositiveInt
 
 __all__ = [

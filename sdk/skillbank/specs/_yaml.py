@@ -197,6 +197,7 @@ class _Frame:
     key: str | None = None
     lines: dict[str, int] = field(default_factory=dict)
     size: int = 1
+    depth: int = 1
 
 
 class _Builder:
@@ -205,7 +206,7 @@ class _Builder:
     def __init__(self, name: str) -> None:
         self.name = name
         self.stack: list[_Frame] = []
-        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.anchors: dict[str, tuple[Any, int, int]] = {}
         self.result: Any = None
         self.documents = 0
 
@@ -217,13 +218,9 @@ class _Builder:
                 self._open(event)
             elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
                 frame = self.stack.pop()
-                self._add(frame.value, frame.size, frame.anchor, event)
+                self._add(frame.value, event, size=frame.size, depth=frame.depth, anchor=frame.anchor)
             elif isinstance(event, yaml.AliasEvent):
-                if event.anchor not in self.anchors:
-                    inside = any(frame.anchor == event.anchor for frame in self.stack)
-                    self._fail(event, f"alias *{event.anchor} " + ("holds itself" if inside else "is not defined"))
-                value, size = self.anchors[event.anchor]
-                self._add(_copied(value) if self._room(size, event) else None, size, None, event)
+                self._alias(event)
             elif isinstance(event, yaml.DocumentStartEvent):
                 self.documents += 1
                 if self.documents > 1:
@@ -236,18 +233,28 @@ class _Builder:
             f"{self.name}, line {mark.line + 1}, column {mark.column + 1}: {what}", hint=hint, key=self.name
         )
 
-    def _room(self, size: int, event: Any) -> bool:
+    def _alias(self, event: Any) -> None:
+        if self._wants_key():
+            self._fail(event, "a key must be a plain word, not an alias")
+        if event.anchor not in self.anchors:
+            inside = any(frame.anchor == event.anchor for frame in self.stack)
+            self._fail(event, f"alias *{event.anchor} {'holds itself' if inside else 'is not defined'}")
+        value, size, depth = self.anchors[event.anchor]
+        self._check_room(event, size, depth)
+        self._add(_copied(value), event, size=size, depth=depth)
+
+    def _check_room(self, event: Any, size: int, depth: int) -> None:
+        if len(self.stack) + depth > MAX_DEPTH:
+            self._fail(event, f"the text is nested deeper than {MAX_DEPTH} levels")
         if sum(frame.size for frame in self.stack) + size > MAX_VALUES:
             self._fail(event, f"the text expands to more than {MAX_VALUES} values")
-        return True
 
     def _open(self, event: Any) -> None:
         if event.tag not in (None, "!", f"{_TAG}map", f"{_TAG}seq"):
             self._fail(event, f"tag {event.tag} is not supported", "write plain values")
         if self._wants_key():
             self._fail(event, "a key must be a plain word, not a list or a map")
-        if len(self.stack) >= MAX_DEPTH:
-            self._fail(event, f"the text is nested deeper than {MAX_DEPTH} levels")
+        self._check_room(event, 1, 1)
         is_map = isinstance(event, yaml.MappingStartEvent)
         self.stack.append(_Frame({} if is_map else [], event.anchor))
 
@@ -264,7 +271,7 @@ class _Builder:
             value = scalar_from_text(event.value)
         else:
             self._fail(event, f"tag {event.tag} is not supported", "write plain values")
-        self._add(value, 1, event.anchor, event)
+        self._add(value, event, anchor=event.anchor)
 
     def _key(self, event: Any) -> None:
         frame = self.stack[-1]
@@ -278,15 +285,16 @@ class _Builder:
         frame.lines[event.value] = event.start_mark.line + 1
         frame.key = event.value
 
-    def _add(self, value: Any, size: int, anchor: str | None, event: Any) -> None:
+    def _add(self, value: Any, event: Any, *, size: int = 1, depth: int = 0, anchor: str | None = None) -> None:
         if anchor is not None:
-            self.anchors[anchor] = (value, size)
+            self.anchors[anchor] = (value, size, depth)
         if not self.stack:
             self.result = value
             return
-        self._room(size, event)
+        self._check_room(event, size, 0)
         frame = self.stack[-1]
         frame.size += size
+        frame.depth = max(frame.depth, depth + 1)
         if isinstance(frame.value, list):
             frame.value.append(value)
         else:

@@ -14,6 +14,7 @@ from skillbank.specs._rules import (
     VALIDATION_INTERVAL,
     divisible,
     not_above,
+    weights_for,
 )
 from skillbank.specs.base import BaseExperiment, Metric, Network, Rule, StrictModel, section, setting
 from skillbank.specs.common import Evaluate, GenTrtEngine, Inference, Root
@@ -48,10 +49,10 @@ class Export(StrictModel):
     on_cpu: bool = setting(False, "Trace on the CPU and use no TensorRT-only operators.")
     input_channel: Literal[1, 3] = setting(3, "Channels of the input image.", value_type="ordered_int")
     input_width: int = setting(
-        960, "Width of the input image; the images of both datasets are 320.", ge=32, unit="px"
+        960, "Width of the input image; the images of both datasets are 320.", ge=32, unit="pixel"
     )
     input_height: int = setting(
-        544, "Height of the input image; use 256 for the datasets' 240, padded.", ge=32, unit="px"
+        544, "Height of the input image; use 256 for the datasets' 240, padded.", ge=32, unit="pixel"
     )
     opset_version: int = setting(17, "ONNX operator set.", ge=1)
     batch_size: int = setting(-1, "Batch size of the graph; -1 = any.", ge=-1)
@@ -186,6 +187,8 @@ _RULES = (
         ),
         hint="set dataset.num_thing_classes below model.sem_seg_head.num_classes",
     ),
+    weights_for("evaluate"),
+    weights_for("inference"),
     divisible("model.mask_former.hidden_dim", "model.mask_former.nheads"),
     not_above("dataset.augmentation.train_min_size", "dataset.augmentation.train_max_size"),
     not_above("dataset.augmentation.test_min_size", "dataset.augmentation.test_max_size"),
@@ -221,7 +224,7 @@ _METRICS = (
     Metric(
         name="val_dpq_0.5_epoch", direction="max", when=_STAGE_1,
         pattern=r"(train|val|test)_dpq(_th|_st)?_(averages|-?\d+(\.\d+)?)_epoch",
-        description="2D panoptic quality at one depth-error limit (-1 = depth ignored); all, things or stuff.",
+        description="2D panoptic quality at one depth-error limit (-1 = none); all, things or stuff.",
     ),
     Metric(
         name="val_loss", direction="min", description="Sum of the weighted losses on the validation split.",

@@ -119,7 +119,8 @@ def parse(text: str) -> Uri:
     found = _SCHEME.match(text)
     if found is None:
         if _ONE_SLASH.match(text) and not Path(text).exists():
-            fixed = re.sub(r":/?", "://", text, count=1)
+            scheme, _, rest = text.partition(":")
+            fixed = f"{scheme}://{'/' if scheme.lower() == 'file' else ''}{rest.lstrip('/')}"
             raise InvalidValueError(
                 f"{show(fixed)}: written with too few slashes", hint=f"write {show(fixed)}", value=show(fixed)
             )
@@ -193,11 +194,9 @@ def join(uri: str, *parts: str) -> str:
         >>> join("s3://bucket/data/", "meta/train.json")
         's3://bucket/data/meta/train.json'
     """
-    base = uri
-    if is_remote(uri):
-        base = uri.partition("?")[0] if not uri.lower().startswith("s3://") else uri
+    is_web = uri.lower().startswith(("http://", "https://"))
+    base = uri.partition("?")[0] if is_web else uri
     for part in parts:
-        piece = str(part).strip("/") if part != parts[-1] else str(part).lstrip("/")
-        if piece:
+        if piece := part.lstrip("/"):
             base = f"{base.rstrip('/')}/{piece}"
     return base

@@ -1,0 +1,58 @@
+"""Finding jobs in an open connection."""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from skillbank.errors import NotFoundError, UsageError
+from skillbank.jobs import rows
+from skillbank.jobs.processes import ProcessId
+from skillbank.jobs.record import Job
+from skillbank.jobs.states import State
+
+__all__ = ["creator", "one", "select", "unsettled"]
+
+_OPEN = ", ".join(f"'{state.value}'" for state in State if not state.is_final)
+
+
+def select(connection: sqlite3.Connection, folders: Path, where: str, **values: Any) -> list[Job]:
+    """Jobs of a condition; `where` is ours, what users give stands in `values`."""
+    query = f"SELECT {rows.JOB_COLUMNS} FROM jobs WHERE {where}"  # noqa: S608
+    return [rows.job(row, folders) for row in connection.execute(query, values)]
+
+
+def unsettled(connection: sqlite3.Connection, folders: Path) -> list[Job]:
+    """Jobs that are not final; a list of states, not a negation, so that the index serves."""
+    return select(connection, folders, f"state IN ({_OPEN})")
+
+
+def one(connection: sqlite3.Connection, folders: Path, job_id: str) -> Job:
+    """The job of this id.
+
+    Raises:
+        UsageError: the id is empty, as from an unset shell variable.
+        NotFoundError: no such job; names the nearest ids.
+    """
+    found = select(connection, folders, "id = :id", id=job_id)
+    if found:
+        return found[0]
+    if not job_id.strip():
+        raise UsageError("job id: it is empty", hint="is the shell variable set that holds the job id?")
+    recent = connection.execute("SELECT id FROM jobs ORDER BY seq DESC LIMIT 1000")
+    near = difflib.get_close_matches(job_id, [row[0] for row in recent], n=3, cutoff=0.6)
+    raise NotFoundError(
+        f"job {job_id!r}: there is no such job in {folders.parent}",
+        hint=f"did you mean {' or '.join(near)}?" if near else "list the jobs, and check SKILLBANK_HOME",
+        key="job_id",
+        value=job_id,
+        allowed=near,
+    )
+
+
+def creator(connection: sqlite3.Connection, job_id: str) -> ProcessId | None:
+    """The process that recorded the job."""
+    row = connection.execute("SELECT creator FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return None if row is None else ProcessId.from_dict(rows.parse(row[0]))

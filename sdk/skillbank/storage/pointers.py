@@ -1,0 +1,37 @@
+"""Pointer files: how a link such as ``model_latest.pth`` travels through stores that know no links.
+
+A pointer file stands under the name of the link and holds one line with the target, relative to its own folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+__all__ = ["pointer_content", "read_pointer"]
+
+_MARK = "skillbank-link: "
+_LONGEST = 1024
+
+
+def pointer_content(link: Path, root: Path) -> bytes | None:
+    """Content of the pointer file for a link to a file below `root`; None when it leads elsewhere or nowhere."""
+    target = link.resolve()
+    if not target.is_file() or not target.is_relative_to(root.resolve()):
+        return None
+    relative = os.path.relpath(target, link.parent.resolve())
+    return f"{_MARK}{Path(relative).as_posix()}\n".encode()
+
+
+def read_pointer(path: Path) -> str | None:
+    """Target of a pointer file, relative to its folder; None for every other file."""
+    try:
+        if path.stat().st_size > _LONGEST:
+            return None
+        text = path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return None
+    if not text.startswith(_MARK):
+        return None
+    target = PurePosixPath(text.removeprefix(_MARK).strip())
+    return None if target.is_absolute() or not target.parts else str(target)
