@@ -100,7 +100,12 @@ def flags_of(command: Any) -> Flags:
         if param.param_type_name == "option":
             names = {*param.opts, *param.secondary_opts}
             (plain if param.is_flag else valued).update(names)
-    return Flags(plain=frozenset(plain), valued=frozenset(valued), may_be_empty=_MAY_BE_EMPTY & valued)
+    return Flags(
+        plain=frozenset(plain),
+        valued=frozenset(valued),
+        may_be_empty=_MAY_BE_EMPTY & valued,
+        settings=any("KEY=VALUE" in (param.metavar or "") for param in command.params),
+    )
 
 
 def _call(where: str, leaf: Leaf, rest: list[str]) -> int:

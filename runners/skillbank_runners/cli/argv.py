@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 from skillbank.errors import UsageError
 
-__all__ = ["HELP", "Flags", "asks_for_help", "flag_value", "tidy"]
+__all__ = ["HELP", "Flags", "asks_for_help", "flag_values", "tidy"]
 
 HELP = ("-h", "--help")
 
@@ -25,11 +25,13 @@ class Flags:
         plain: flags without a value.
         valued: flags with one.
         may_be_empty: those of `valued` for which an empty text means something.
+        settings: the command takes ``KEY=VALUE`` words; then ``-o KEY=VALUE`` is one of them too.
     """
 
     plain: frozenset[str]
     valued: frozenset[str]
     may_be_empty: frozenset[str] = frozenset()
+    settings: bool = False
 
     @property
     def every(self) -> frozenset[str]:
@@ -61,20 +63,19 @@ def asks_for_help(args: Sequence[str], valued: Collection[str] = ()) -> bool:
     return False
 
 
-def flag_value(args: Sequence[str], *names: str) -> str | None:
-    """The value behind a flag, found without knowing the command; None when it is not there."""
-    for index, token in enumerate(args):
+def flag_values(args: Sequence[str], *names: str) -> list[str]:
+    """The values behind a flag, found without knowing the command."""
+    found: list[str] = []
+    words = list(args)
+    for index, token in enumerate(words):
         if token == "--":
             break
         name, equals, value = _spelled(token).partition("=")
         if name in names:
-            if equals:
-                return value
-            return args[index + 1] if index + 1 < len(args) else None
-        for short in names:
-            if len(short) == 2 and token.startswith(short) and len(token) > 2:
-                return token[2:].removeprefix("=")
-    return None
+            found += [value] if equals else words[index + 1 : index + 2]
+        elif token[:2] in names and not token.startswith("--"):
+            found.append(token[2:].removeprefix("="))
+    return found
 
 
 def tidy(args: Sequence[str], flags: Flags, where: str) -> list[str]:
@@ -111,7 +112,10 @@ def tidy(args: Sequence[str], flags: Flags, where: str) -> list[str]:
             value = rest.pop(0)
         if not value.strip() and name not in flags.may_be_empty:
             raise _no_value(name, "", where)
-        out += [name, value]
+        if name == "-o" and flags.settings and "=" in value:
+            out.append(value)
+        else:
+            out += [name, value]
     return out
 
 

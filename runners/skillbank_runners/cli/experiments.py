@@ -127,20 +127,13 @@ def schema_of(network: str, action: str, base_experiment_id: str | None = None) 
     if packaged.is_file():
         out = json.loads(packaged.read_text(encoding="utf-8"))
     else:
-        out = action_schema(found, action)
+        out = action_schema(network, action)
     if base_experiment_id is not None:
+        from skillbank.plan import find_base_experiment
         from skillbank_runners.cli.index import with_experiment
 
-        experiment = next((item for item in found.base_experiments if item.id == base_experiment_id), None)
-        if experiment is None:
-            known = [item.id for item in found.base_experiments]
-            raise NotFoundError(
-                f"{network} has no base experiment {base_experiment_id!r}; it has {', '.join(known)}",
-                hint=f"tao {network} list-base-experiments",
-                key="base_experiment_id",
-                value=base_experiment_id,
-                allowed=known,
-            )
+        experiment = find_base_experiment(found, base_experiment_id)
+        assert experiment is not None
         out["default"] = with_experiment(out["default"], dict(experiment.specs))
     return out
 

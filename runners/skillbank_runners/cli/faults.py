@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 a bug of ours, 2 usage, 3 validation, 4 not found, 5 backe
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -17,15 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skillbank.errors import BackendError, SkillBankError, UsageError
-from skillbank_runners.cli.argv import flag_value
+from skillbank_runners.cli.argv import flag_values
 from skillbank_runners.cli.output import paint, plain, talk
+from skillbank_runners.cli.pipes import BROKEN_PIPE, drop_stdout
 
 __all__ = ["guarded", "report"]
 
 INTERRUPTED = 130
-BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell sees of any program whose reader has gone
-_SECRET_FLAGS = ("--encryption-key",)
-_SECRET_WORDS = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
 
 
 def report(err: SkillBankError, *, as_json: bool) -> int:
@@ -46,7 +43,7 @@ def guarded(body: Callable[[], int], argv: Sequence[str], program: str) -> int:
         body: returns the exit code.
         argv: words behind the executable, for ``-o json`` and ``--debug``.
     """
-    as_json = flag_value(argv, "-o", "--output") == "json"
+    as_json = "json" in flag_values(argv, "-o", "--output")
     debug = bool(os.environ.get("SKILLBANK_DEBUG"))
     try:
         code = body()
@@ -60,7 +57,7 @@ def guarded(body: Callable[[], int], argv: Sequence[str], program: str) -> int:
         talk("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        _drop_stdout()
+        drop_stdout()
         return BROKEN_PIPE
     except OSError as err:
         if debug:
@@ -80,19 +77,10 @@ def _hint_for(err: OSError) -> str:
     return "repeat with --debug to see where it happened"
 
 
-def _drop_stdout() -> None:
-    """Nobody reads any more: later writes, also those at exit, go nowhere instead of raising again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(nowhere, sys.stdout.fileno())
-
-
 def _without_secrets(text: str, argv: Sequence[str]) -> str:
-    secrets = [flag_value(argv, flag) for flag in _SECRET_FLAGS]
-    secrets += [value for name, value in os.environ.items() if any(word in name.upper() for word in _SECRET_WORDS)]
-    for secret in sorted({value for value in secrets if value and len(value) > 3}, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
+    from skillbank.jobs.redact import scrub, secret_values
+
+    return str(scrub(text, secret_values(os.environ, *flag_values(argv, "--encryption-key"))))
 
 
 def _bug(err: Exception, argv: Sequence[str], program: str) -> SkillBankError:

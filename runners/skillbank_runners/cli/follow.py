@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from skillbank.errors import (
@@ -14,10 +12,10 @@ from skillbank.errors import (
     JobError,
     JobFailedError,
     OutOfMemoryError,
-    SkillBankError,
 )
 from skillbank.jobs.states import State
-from skillbank_runners.cli.output import for_people, talk
+from skillbank_runners.cli.output import talk
+from skillbank_runners.cli.progress import Progress
 
 if TYPE_CHECKING:
     from skillbank.jobs.record import Job
@@ -32,8 +30,9 @@ def log_lines(store: JobStore, job: Job, *, follow: bool = False, tail: int | No
     """Lines of a job's log, without line ends; `follow` ends with the job."""
     from skillbank.launch import get_launcher
 
-    for line in get_launcher(job.launcher, store).logs(job.backend_ref, follow=follow, tail=tail):
-        yield line.rstrip("\r\n")
+    ref = job.backend_ref or store.get(job.id).backend_ref
+    if ref:
+        yield from get_launcher(job.launcher, store).logs(ref, follow=follow, tail=tail)
 
 
 def stream_log(store: JobStore, job: Job) -> Job:
@@ -55,7 +54,7 @@ def wait_for(store: JobStore, job: Job, *, timeout_s: float | None = None, quiet
         BackendError: it has not ended in time.
     """
     end = None if timeout_s is None else time.monotonic() + timeout_s
-    with _Progress(shown=not quiet) as progress:
+    with Progress(shown=not quiet) as progress:
         while True:
             job = store.get(job.id)
             progress.show(job)
@@ -71,14 +70,10 @@ def wait_for(store: JobStore, job: Job, *, timeout_s: float | None = None, quiet
 
 
 def cancel(store: JobStore, job: Job, *, grace_s: float = 10.0) -> Job:
-    """Stop a job through its launcher and wait until it has ended."""
-    from skillbank.launch import get_launcher
+    """Stop a job through its launcher; returns when it has ended."""
+    from skillbank.launch import cancel_job
 
-    get_launcher(job.launcher, store).cancel(job.backend_ref, grace_s=grace_s)
-    deadline = time.monotonic() + grace_s + 5.0
-    while not (job := store.get(job.id)).state.is_final and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return job
+    return cancel_job(store, job.id, grace_s=grace_s)
 
 
 def raise_unless_done(job: Job) -> None:

@@ -131,7 +131,7 @@ def _bank() -> dict[str, Any]:
 
 def _networks() -> list[dict[str, Any]]:
     from skillbank.specs import networks
-    from skillbank_runners.cli.index import has_implementation
+    from skillbank.runtime import has_implementation
 
     return [
         _check(

@@ -144,7 +144,13 @@ def _print_table(data: Any, columns: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout, width=None if for_people(sys.stdout) else 200, highlight=False)
+    coloured = for_people(sys.stdout) and not os.environ.get("NO_COLOR")
+    console = Console(
+        file=sys.stdout,
+        width=None if for_people(sys.stdout) else 200,
+        highlight=False,
+        color_system="auto" if coloured else None,
+    )
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     if isinstance(data, Mapping):
         table.show_header = False

@@ -15,10 +15,13 @@ __all__ = ["main", "table"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    from skillbank_runners.cli.fast import print_packaged_spec
+    from skillbank_runners.cli.fast import packaged_spec
 
-    if print_packaged_spec(words):
-        return 0
+    text = packaged_spec(words)
+    if text is not None:
+        from skillbank_runners.cli.pipes import write_through
+
+        return write_through(text)
     from skillbank_runners.cli.app import run
 
     return run("tao-client", table, words)

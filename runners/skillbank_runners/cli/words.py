@@ -26,8 +26,11 @@ class Actions:
     def names(self) -> Sequence[tuple[str, str]]:
         """Actions with what they do."""
         from skillbank.specs import network
+        from skillbank_runners.cli.index import action_descriptions
 
-        return [(name, _first_line(spec.__doc__)) for name, spec in network(self.network).actions.items()]
+        found = network(self.network)
+        said = action_descriptions(found)
+        return [(name, said.get(name) or _first_line(spec.__doc__)) for name, spec in found.actions.items()]
 
     def find(self, word: str) -> Leaf | None:
         """The action of that name, in either spelling of ``_`` and ``-``."""

@@ -24,9 +24,7 @@ POLICIES = ("auto", "on", "off")
 # `automl_policy: off` without quotes reaches us as a YAML boolean.
 _YAML_BOOL = {True: "on", False: "off"}
 
-_SEARCH = (
-    r"(?:hyper[- ]?parameter(?:s)?|hyper[- ]?param(?:s)?)[- ](?:search(?:es)?|optimi[sz]ation|tuning|sweeps?|tune)"
-)
+_SEARCH = r"(?:hyper[- ]?parameter(?:s)?|hyper[- ]?param(?:s)?)[- ](?:search(?:es)?|optimi[sz]ation|tuning|sweeps?|tune)"
 _THING = rf"(?:auto[- ]?ml|hpo|{_SEARCH})"
 _OF = r"(?:(?:the|any|all|this|that|an?|its|your|our)\s+)?"
 _SWITCHED_OFF = r"(?:turned\s+off|switched\s+off|off|disabled|skipped)"
@@ -83,7 +81,9 @@ class Decision:
         return asdict(self)
 
 
-def decide(network: str, action: str, *, policy: str | bool | None = None, text: str | None = None) -> Decision:
+def decide(
+    network: str, action: str, *, policy: str | bool | None = None, text: str | None = None
+) -> Decision:
     """Route a request of a network and action.
 
     Args:
@@ -150,7 +150,9 @@ def find_off_phrase(text: str) -> str:
     return ""
 
 
-def _wanted(policy: str | bool | None, text: str | None) -> tuple[str, Literal["explicit", "text", "default"], str]:
+def _wanted(
+    policy: str | bool | None, text: str | None
+) -> tuple[str, Literal["explicit", "text", "default"], str]:
     if policy is not None:
         given = _YAML_BOOL[policy] if isinstance(policy, bool) else policy.strip().lower()
         if given not in POLICIES:

@@ -17,7 +17,7 @@ from skillbank.jobs.files import write_text
 from skillbank.jobs.record import Job, JobFolder
 from skillbank.jobs.states import State
 
-__all__ = ["earlier", "insert", "new_id"]
+__all__ = ["discard", "earlier", "insert", "new_id"]
 
 _PART_OF_ID = re.compile(r"[a-z0-9][a-z0-9_]*")
 
@@ -68,6 +68,7 @@ def insert(
     connection: sqlite3.Connection,
     folders: Path,
     values: Mapping[str, Any],
+    request: str,
     *,
     created_at: str,
     encryption_key: str | None,
@@ -93,6 +94,7 @@ def insert(
         names = ", ".join(row)
         places = ", ".join(f":{name}" for name in row)
         connection.execute(f"INSERT INTO jobs ({names}) VALUES ({places})", row)  # noqa: S608
+        connection.execute("INSERT INTO requests (job_id, text) VALUES (?, ?)", (job_id, request))
         connection.execute(
             "INSERT INTO transitions (job_id, ts, state, message, source) "
             "VALUES (?, ?, 'pending', '', 'sdk')",

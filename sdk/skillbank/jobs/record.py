@@ -36,7 +36,8 @@ class Request:
         specs: nested spec as given (file or text), before defaults.
         overrides: dotted key -> value, as given on the command line; stronger than everything else.
         checkpoint: ``best``, ``latest`` or ``epoch:N``, for choosing among the parent's checkpoints.
-        policy: decision record of the AutoML policy.
+        policy: decision record of the AutoML policy; for a search also its `settings`.
+        devices: spec key -> value, where the job was given other devices than its spec says.
         keep_results_dir: the spec's own ``results_dir`` is used instead of a folder of this job.
     """
 
@@ -47,6 +48,7 @@ class Request:
     datasets: Datasets = Datasets()
     checkpoint: str = "best"
     policy: dict[str, Any] = field(default_factory=dict)
+    devices: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     keep_results_dir: bool = False
     spec_source: str | None = None

@@ -21,11 +21,29 @@ log = logging.getLogger(__name__)
 RECORD_VERSION = 1
 
 _PLAIN = (
-    "id, network, action, name, kind, description, state, message, created_at, updated_at, results_dir, "
-    "workspace_id, experiment_id, base_experiment_id, parent_id, launcher, idempotency_key, request_digest, "
-    "encryption_key_digest"
+    "id",
+    "network",
+    "action",
+    "name",
+    "kind",
+    "description",
+    "state",
+    "message",
+    "created_at",
+    "updated_at",
+    "results_dir",
+    "workspace_id",
+    "experiment_id",
+    "base_experiment_id",
+    "parent_id",
+    "launcher",
+    "idempotency_key",
+    "request_digest",
+    "encryption_key_digest",
 )
-_JSON = "tags, request, backend_ref, error, versions"
+_JSON = ("tags", "text", "backend_ref", "error", "versions")
+_NAMES = {"parent_id": "parent_job_id", "text": "request"}
+_TRANSITION = ("ts", "state", "message", "source")
 
 
 def versions() -> dict[str, str]:
@@ -55,18 +73,14 @@ def renew(connection: sqlite3.Connection, job_id: str, folder: Path) -> None:
 
 
 def _record(connection: sqlite3.Connection, job_id: str) -> dict[str, Any]:
-    plain = [name.strip() for name in _PLAIN.split(",")]
-    parsed = [name.strip() for name in _JSON.split(",")]
-    row = connection.execute(f"SELECT {_PLAIN}, {_JSON} FROM jobs WHERE id = ?", (job_id,)).fetchone()  # noqa: S608
+    columns = (*_PLAIN, *_JSON)
+    query = f"SELECT {', '.join(columns)} FROM jobs JOIN requests ON job_id = id WHERE id = ?"  # noqa: S608
+    row = connection.execute(query, (job_id,)).fetchone()
     record: dict[str, Any] = {"schema_version": RECORD_VERSION, "redacted": True}
-    record.update(zip(plain, row, strict=False))
-    record["parent_job_id"] = record.pop("parent_id")
-    for name, text in zip(parsed, row[len(plain) :], strict=True):
-        record[name] = None if text is None else json.loads(text)
-    found = connection.execute(
-        "SELECT ts, state, message, source FROM transitions WHERE job_id = ? ORDER BY seq", (job_id,)
-    )
-    record["transitions"] = [
-        dict(zip(("ts", "state", "message", "source"), entry, strict=True)) for entry in found
-    ]
+    for column, value in zip(columns, row, strict=True):
+        is_text = column in _PLAIN or value is None
+        record[_NAMES.get(column, column)] = value if is_text else json.loads(value)
+    query = f"SELECT {', '.join(_TRANSITION)} FROM transitions WHERE job_id = ? ORDER BY seq"  # noqa: S608
+    entries = connection.execute(query, (job_id,))
+    record["transitions"] = [dict(zip(_TRANSITION, entry, strict=True)) for entry in entries]
     return record

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +25,56 @@ __all__ = [
 ]
 
 JOB_COLUMNS = (
-    "id, network, action, name, state, message, created_at, updated_at, results_dir, request, "
-    "kind, description, tags, workspace_id, experiment_id, base_experiment_id, parent_id, "
-    "launcher, backend_ref, idempotency_key, error"
+    "id, network, action, name, state, message, created_at, updated_at, results_dir, kind, "
+    "description, tags, workspace_id, experiment_id, base_experiment_id, parent_id, launcher, "
+    "backend_ref, idempotency_key, error"
 )
 TRANSITION_COLUMNS = "job_id, ts, state, message, source"
 ARTIFACT_COLUMNS = "job_id, path, kind, bytes, sha256, created_at, epoch, step, metrics"
 
-_STATES = {state.value: state for state in State}
+_set = object.__setattr__
 
 
-class _StoredRequest(Request):
-    """A request that is parsed when one of its fields is read: a list of jobs rarely needs them."""
+class _StoredJob(Job):
+    """A job whose fields are made from its row when they are read: a list of thousands needs few of them."""
 
-    __slots__ = ("_text",)
-    _text: str
+    __slots__ = ("_folders", "_load_request", "_row")
+    _row: Sequence[Any]
+    _folders: Path
+    _load_request: Callable[[str], str]
 
     def __getattr__(self, name: str) -> Any:
-        # Only called while the field is unset, so once per object.
-        if name not in _REQUEST_FIELDS:
+        # Only called while a field is unset, so once per field and object.
+        index = _COLUMN.get(name)
+        value: Any
+        if index is not None:
+            value = self._row[index]
+            convert = _CONVERT.get(name)
+            value = value if convert is None else convert(value)
+        elif name == "folder":
+            value = self._folders / self.id
+        elif name == "request":
+            value = _request(json.loads(self._load_request(self.id)))
+        elif name == "is_duplicate":
+            value = False
+        else:
             raise AttributeError(name)
-        values = json.loads(self._text)
-        values["datasets"] = Datasets(**{**values["datasets"], "train": tuple(values["datasets"]["train"])})
-        for field in _REQUEST_FIELDS:
-            object.__setattr__(self, field, values[field])
-        return values[name]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Request) and asdict(self) == asdict(other)
-
-    __hash__ = None  # type: ignore[assignment]
+        object.__setattr__(self, name, value)
+        return value
 
 
-_REQUEST_FIELDS = frozenset(field.name for field in fields(Request))
+_COLUMN = {name: index for index, name in enumerate(JOB_COLUMNS.split(", "))}
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "state": State,
+    "tags": lambda text: tuple(json.loads(text)),
+    "backend_ref": json.loads,
+    "error": lambda text: None if text is None else json.loads(text),
+}
+
+
+def _request(values: dict[str, Any]) -> Request:
+    datasets = values["datasets"]
+    return Request(**{**values, "datasets": Datasets(**{**datasets, "train": tuple(datasets["train"])})})
 
 
 def dump(value: Any, what: str) -> str:
@@ -86,41 +102,24 @@ def request_digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def job(row: Sequence[Any], folders: Path, *, is_duplicate: bool = False) -> Job:
-    """The job of a row with `JOB_COLUMNS`; its request is parsed when it is first looked at."""
-    request = object.__new__(_StoredRequest)
-    object.__setattr__(request, "_text", row[9])
-    error = row[20]
-    return Job(
-        id=row[0],
-        network=row[1],
-        action=row[2],
-        name=row[3],
-        state=_STATES[row[4]],
-        message=row[5],
-        created_at=row[6],
-        updated_at=row[7],
-        results_dir=row[8],
-        request=request,
-        kind=row[10],
-        description=row[11],
-        tags=() if row[12] == "[]" else tuple(json.loads(row[12])),
-        workspace_id=row[13],
-        experiment_id=row[14],
-        base_experiment_id=row[15],
-        parent_id=row[16],
-        launcher=row[17],
-        backend_ref={} if row[18] == "{}" else json.loads(row[18]),
-        idempotency_key=row[19],
-        error=None if error is None else json.loads(error),
-        folder=folders / row[0],
-        is_duplicate=is_duplicate,
-    )
+def job(row: Sequence[Any], folders: Path, load_request: Callable[[str], str]) -> Job:
+    """The job of a row with `JOB_COLUMNS`.
+
+    Args:
+        row: values in the order of the columns.
+        folders: folder of all job folders.
+        load_request: job id -> text of its request; called when the request is first looked at.
+    """
+    found = object.__new__(_StoredJob)
+    _set(found, "_row", row)
+    _set(found, "_folders", folders)
+    _set(found, "_load_request", load_request)
+    return found
 
 
 def transition(row: Sequence[Any]) -> Transition:
     """The entry of a row with `TRANSITION_COLUMNS`."""
-    return Transition(job_id=row[0], ts=row[1], state=_STATES[row[2]], message=row[3], source=row[4])
+    return Transition(job_id=row[0], ts=row[1], state=State(row[2]), message=row[3], source=row[4])
 
 
 def artifact(row: Sequence[Any]) -> Artifact:

@@ -17,7 +17,6 @@ CREATE TABLE IF NOT EXISTS jobs (
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL,
   results_dir TEXT NOT NULL,
-  request TEXT NOT NULL,
   request_digest TEXT NOT NULL,
   workspace_id TEXT,
   experiment_id TEXT,
@@ -34,6 +33,12 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
 CREATE INDEX IF NOT EXISTS jobs_by_network ON jobs (network, action);
 CREATE INDEX IF NOT EXISTS jobs_by_parent ON jobs (parent_id) WHERE parent_id IS NOT NULL;
+
+-- Apart from the job row, since it is most of the bytes and a list of jobs does without.
+CREATE TABLE IF NOT EXISTS requests (
+  job_id TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
+  text TEXT NOT NULL
+);
 
 CREATE TABLE IF NOT EXISTS transitions (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 from skillbank import bank
-from skillbank.errors import InvalidTransitionError, JobError, NotFoundError, UsageError
+from skillbank.errors import InvalidTransitionError, JobError, NotFoundError, StorageError, UsageError
 from skillbank.jobs import artifacts, creation, history, lookup, record_file, rows
 from skillbank.jobs.database import Database
 from skillbank.jobs.processes import ProcessId, this_process
@@ -118,7 +118,6 @@ class JobStore:
             "name": name,
             "description": description,
             "tags": rows.dump(list(tags), "tags"),
-            "request": text,
             "request_digest": rows.request_digest(
                 {**origin, "request": asdict(clean), "results_dir": results_dir}
             ),
@@ -131,16 +130,22 @@ class JobStore:
             "encryption_key_digest": digest(key) if key else None,
             "versions": rows.dump(record_file.versions(), "versions"),
         }
-        with self._database.write() as connection:
-            earlier = creation.earlier(connection, self.folders, values)
-            if earlier is not None:
-                return earlier
-            if parent_id is not None:
-                lookup.one(connection, self.folders, parent_id)
-            values["id"] = creation.new_id(connection, self.folders, request.network, request.action)
-            return creation.insert(
-                connection, self.folders, values, created_at=self._time(), encryption_key=key
-            )
+        try:
+            with self._database.write() as connection:
+                earlier = creation.earlier(connection, self.folders, values)
+                if earlier is not None:
+                    return earlier
+                if parent_id is not None:
+                    lookup.one(connection, self.folders, parent_id)
+                values["id"] = creation.new_id(connection, self.folders, request.network, request.action)
+                return creation.insert(
+                    connection, self.folders, values, text, created_at=self._time(), encryption_key=key
+                )
+        except StorageError:
+            # The last step, writing the row for good, may fail too.
+            if "id" in values:
+                creation.discard(self.folders / values["id"])
+            raise
 
     def get(self, job_id: str) -> Job:
         """One job, after `reconcile` when it is not final.
@@ -168,7 +173,12 @@ class JobStore:
         order = f"{where} ORDER BY seq DESC LIMIT :limit"
         with self._database.read() as connection:
             return lookup.select(
-                connection, self.folders, order, limit=-1 if limit is None else limit, **given
+                connection,
+                self.folders,
+                self._load_request,
+                order,
+                limit=-1 if limit is None else limit,
+                **given,
             )
 
     def transition(
@@ -327,6 +337,10 @@ class JobStore:
         with self._database.read() as connection:
             return lookup.one(connection, self.folders, job_id)
 
+    def _load_request(self, job_id: str) -> str:
+        with self._database.read() as connection:
+            return lookup.request(connection, job_id)
+
     def _advance(
         self,
         job_id: str,
@@ -369,5 +383,5 @@ class JobStore:
 
     def _settle_all(self) -> _Ids:
         with self._database.read() as connection:
-            jobs = lookup.unsettled(connection, self.folders)
+            jobs = lookup.unsettled(connection, self.folders, self._load_request)
         return [job.id for job in jobs if self._settle(job)]

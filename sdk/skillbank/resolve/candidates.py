@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skillbank.jobs.record import Job
+from skillbank.storage.uri import is_remote
 
 if TYPE_CHECKING:
     from skillbank.jobs.store import JobStore
@@ -99,7 +100,9 @@ def parse_name(name: str) -> FileName | None:
     )
 
 
-def candidates(store: JobStore, job: Job, accepts: Sequence[str], *, any_name: bool) -> tuple[list[Candidate], str]:
+def candidates(
+    store: JobStore, job: Job, accepts: Sequence[str], *, any_name: bool
+) -> tuple[list[Candidate], str]:
     """Everything of a job with one of the wanted endings, and where it was looked for.
 
     Args:
@@ -140,19 +143,24 @@ def _scanned(results: str, accepts: Sequence[str], *, any_name: bool) -> Iterato
             log.debug("%s is not named like a trained checkpoint and is left out", item.path)
             continue
         name = name or FileName()
-        yield Candidate(path=item.target, name=name, epoch=name.epoch, step=name.step, created_at=item.modified)
+        yield Candidate(
+            path=item.target, name=name, epoch=name.epoch, step=name.step, created_at=item.modified
+        )
 
 
 def _files(results: str) -> Iterator[_Found]:
     """Non-empty files below a results folder or URI."""
-    from skillbank.storage import Storage, is_remote
+    from skillbank.storage import Storage
 
     if is_remote(results):
         for entry in Storage().list(results):
             inside = entry.uri.removeprefix(results.rstrip("/") + "/")
             if entry.size:
                 yield _Found(
-                    path=entry.uri, target=entry.uri, parts=tuple(inside.split("/")), modified=str(entry.modified or "")
+                    path=entry.uri,
+                    target=entry.uri,
+                    parts=tuple(inside.split("/")),
+                    modified=str(entry.modified or ""),
                 )
         return
     root = Path(results.removeprefix("file://"))
@@ -178,7 +186,9 @@ def _fits(path: str, accepts: Sequence[str]) -> bool:
 def _is_result(parts: tuple[str, ...]) -> bool:
     """Neither an input nor half-written."""
     name = parts[-1]
-    return not (_SKIPPED_FOLDERS & set(parts[:-1])) and not name.startswith(".") and not name.endswith(_PARTIAL)
+    return (
+        not (_SKIPPED_FOLDERS & set(parts[:-1])) and not name.startswith(".") and not name.endswith(_PARTIAL)
+    )
 
 
 def _still_there(path: str) -> bool:

@@ -113,7 +113,9 @@ def best_trial(store: JobStore, job: Job) -> Job | None:
     return store.get(str(winner))
 
 
-def choose_checkpoint(store: JobStore, parent: Job, *, accepts: Sequence[str], method: str = "best") -> Choice:
+def choose_checkpoint(
+    store: JobStore, parent: Job, *, accepts: Sequence[str], method: str = "best"
+) -> Choice:
     """Choose a file of a parent job.
 
     Args:
@@ -145,7 +147,9 @@ def choose_checkpoint(store: JobStore, parent: Job, *, accepts: Sequence[str], m
             chosen = max(named, key=_age)
             return _choice(chosen, source, "named best by the training", (), prefix=winner is not None)
         if source.action in _TRAINING and len(numbered) > 1:
-            notes = (f"{source.id} recorded no metric with its checkpoints; the latest one is taken instead of the best",)
+            notes = (
+                f"{source.id} recorded no metric with its checkpoints; the latest one is taken instead of the best",
+            )
     chosen = max(numbered, key=_age)
     rule = "the only one" if len(numbered) == 1 else "highest epoch and step"
     return _choice(chosen, source, rule, notes, prefix=winner is not None)

@@ -1,6 +1,6 @@
 """Data sources: which spec keys a dataset root fills, for every network and action, by rules of `skill_info.yaml`.
 
-Values are names only; nothing is looked up in a store before `check_data` or `pick_alternatives`.
+Values are names only; nothing is looked up in a store before `check_data` or `settle`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from skillbank.resolve.conversion import find_conversion, raw_root, split_of
 from skillbank.resolve.lineage import is_ready
 from skillbank.resolve.values import is_set, value_at
 from skillbank.skill_info import Condition, ConvertJobPath, SkillInfo, SourceRule, load_skill_info
-from skillbank.specs import network as find_network, spec_class
+from skillbank.specs import network as find_network
+from skillbank.specs import spec_class
+from skillbank.storage.uri import join
 
 if TYPE_CHECKING:
     from skillbank.jobs.store import JobStore
@@ -29,8 +31,8 @@ __all__ = [
     "build_spec_overrides",
     "check_data",
     "dataset_format",
-    "pick_alternatives",
     "resolve_data_sources",
+    "settle",
 ]
 
 FLAGS = {
@@ -83,7 +85,9 @@ class DataSources:
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def dataset_format(network: str, action: str, datasets: Datasets, nested: Mapping[str, Any]) -> tuple[str, str]:
+def dataset_format(
+    network: str, action: str, datasets: Datasets, nested: Mapping[str, Any]
+) -> tuple[str, str]:
     """The dataset format of a request and where it was told: flag, spec or the skill's own default.
 
     A spec tells its format at the keys that the rules would set from it, such as ``dataset.name``.
@@ -104,17 +108,26 @@ def dataset_format(network: str, action: str, datasets: Datasets, nested: Mappin
                 key=_FORMAT, value=wanted, allowed=info.data_formats,
             )  # fmt: skip
         return wanted, "--dataset-format"
-    for key, rule in info.data_sources.get(action, {}).items():
+    for rule_key, rule in info.data_sources.get(action, {}).items():
         origin = rule.value_from_metadata
-        value = value_at(nested, key)
-        if origin is None or origin.key != _FORMAT or not isinstance(value, str) or not value:
+        if origin is None or origin.key != _FORMAT:
             continue
-        named = [name for name, mapped in origin.mapping.items() if mapped == value and name != "*"]
-        if value in named or value in info.data_formats:
-            return value, f"{key} of the spec"
-        if len(named) == 1:
-            return named[0], f"{key} of the spec"
+        for key in (rule_key, _shared(rule_key)):
+            value = value_at(nested, key)
+            if not isinstance(value, str) or not value:
+                continue
+            named = [name for name, mapped in origin.mapping.items() if mapped == value and name != "*"]
+            if value in named or value in info.data_formats:
+                return value, f"{key} of the spec"
+            if len(named) == 1:
+                return named[0], f"{key} of the spec"
     return info.data_format, "the default of the skill"
+
+
+def _shared(key: str) -> str:
+    """The key one section up, such as ``dataset.type`` for ``dataset.train.type``: a value for all splits."""
+    *sections, _, leaf = key.split(".")
+    return ".".join([*sections, leaf])
 
 
 def resolve_data_sources(
@@ -129,8 +142,8 @@ def resolve_data_sources(
     """Apply every data-source rule of an action.
 
     Args:
-        metadata: facts that conditions and values depend on, such as ``dataset_format``; the format of `datasets`
-            is added. Without a format the rules that depend on it are left out.
+        metadata: facts that conditions and values depend on, such as ``dataset_format``. The format of `datasets`
+            is added; without any, the skill's own default holds.
         store: where conversion jobs are looked up; None = documented file names below the dataset root.
         parent: parent of the job; a conversion job among its ancestors is used.
 
@@ -142,8 +155,7 @@ def resolve_data_sources(
     spec_class(network, action)
     facts = dict(metadata or {})
     named_format = bool(datasets.format)
-    if datasets.format:
-        facts[_FORMAT] = datasets.format
+    facts[_FORMAT] = datasets.format or facts.get(_FORMAT) or info.data_format
     roots = _roots(datasets)
     request = _Request(network=network, roots=roots, facts=facts, store=store, parent=parent)
     values: dict[str, Any] = {}
@@ -174,7 +186,12 @@ def resolve_data_sources(
         if not place.pending:
             expected += _expected(key, rule, info, action, place)
     return DataSources(
-        values=values, details=details, expected=expected, missing=missing, implied=frozenset(implied), groups=groups
+        values=values,
+        details=details,
+        expected=expected,
+        missing=missing,
+        implied=frozenset(implied),
+        groups=groups,
     )
 
 
@@ -201,8 +218,8 @@ def build_spec_overrides(
         train=several, eval=eval, inference=inference, calibration=calibration,
         convert=several[0] if several else None, format=format,
     )  # fmt: skip
-    told, _ = dataset_format(network, action, datasets, {})
-    found = resolve_data_sources(network, action, datasets, {_FORMAT: told})
+    dataset_format(network, action, datasets, {})
+    found = resolve_data_sources(network, action, datasets, None)
     if found.missing:
         raise collect(found.missing, f"data sources of {network} {action}")
     if format:
@@ -227,7 +244,9 @@ def check_data(expected: Sequence[Expected], storage: Storage) -> None:
     absent = [item for item, found in zip(wanted, there, strict=True) if not found]
     if not absent:
         return
-    lines = [f"{len(absent)} of {len(wanted)} expected {'place is' if len(absent) == 1 else 'places are'} missing:"]
+    lines = [
+        f"{len(absent)} of {len(wanted)} expected {'place is' if len(absent) == 1 else 'places are'} missing:"
+    ]
     for item in absent:
         other = f" (nor {' nor '.join(item.alternatives)})" if item.alternatives else ""
         lines.append(f"  - {item.key}: {item.uri}{other}")
@@ -238,19 +257,24 @@ def check_data(expected: Sequence[Expected], storage: Storage) -> None:
     )  # fmt: skip
 
 
-def pick_alternatives(expected: Sequence[Expected], exists: Callable[[str], bool]) -> dict[str, str]:
-    """Keys whose data lies at another of the places that serve, with that place.
+def settle(expected: Sequence[Expected], exists: Callable[[str], bool]) -> dict[str, str | None]:
+    """Look at places and tell which values have to change: key -> the place that serves, or None for nothing.
 
-    The first place that exists wins. A dataset root always exists, so there an alternative that exists wins.
+    The first place that exists wins; a dataset root always exists, so there an alternative that exists wins.
+    Optional data that is nowhere is given up; for mandatory data the value stays, so that using it tells the error.
     """
-    picked: dict[str, str] = {}
+    changed: dict[str, str | None] = {}
     for item in expected:
-        if not item.alternatives or (not item.is_root and exists(item.uri)):
+        if not item.alternatives and not item.optional:
+            continue
+        if not (item.is_root and item.alternatives) and exists(item.uri):
             continue
         other = next((uri for uri in item.alternatives if exists(uri)), None)
         if other is not None:
-            picked[item.key] = other
-    return picked
+            changed[item.key] = other
+        elif item.optional and not (item.is_root and exists(item.uri)):
+            changed[item.key] = None
+    return changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +326,9 @@ def _constant(rule: SourceRule, facts: Mapping[str, Any]) -> tuple[Any, str, boo
     fact = facts.get(origin.key)
     if not is_set(fact):
         return origin.default, f"default for {origin.key}", False
-    value = origin.mapping.get(str(fact), origin.mapping.get("*", fact if not origin.mapping else origin.default))
+    value = origin.mapping.get(
+        str(fact), origin.mapping.get("*", fact if not origin.mapping else origin.default)
+    )
     return value, f"{origin.key} {fact}", origin.key == _FORMAT
 
 
@@ -318,8 +344,6 @@ class _Place:
 
 def _place(key: str, rule: SourceRule, role: str | None, request: _Request) -> _Place | None:
     """The place that a rule names; None when there is neither a dataset nor a conversion job."""
-    from skillbank.storage import join
-
     given = request.roots.get(role, ()) if role else ()
     if len(given) > 1 and not rule.multiple:
         raise UsageError(
@@ -336,10 +360,10 @@ def _place(key: str, rule: SourceRule, role: str | None, request: _Request) -> _
     return _Place(uris=uris, detail=f"{role}{f', {path}' if path else ', its root'}", alternatives=others)
 
 
-def _converted(rule: ConvertJobPath, role: str | None, given: tuple[str, ...], request: _Request) -> _Place | None:
+def _converted(
+    rule: ConvertJobPath, role: str | None, given: tuple[str, ...], request: _Request
+) -> _Place | None:
     """A file that a conversion job wrote, or the split folder of the dataset it read."""
-    from skillbank.storage import join
-
     job, is_dataset = find_conversion(request.store, request.parent, given, request.network)
     split = split_of(job, rule)
     name = rule.pattern.replace("{split}", split)
@@ -365,19 +389,27 @@ def _expected(key: str, rule: SourceRule, info: SkillInfo, action: str, place: _
     declared = info.actions[action].inputs.get(key) if action in info.actions else None
     is_root = rule.convert_job is None and not rule.path and not rule.path_from_format
     kind = declared.type if declared else ("folder" if is_root else "file")
-    optional = rule.optional or bool(declared and declared.optional)
     return [
-        Expected(key=key, uri=uri, kind=kind, optional=optional, alternatives=place.alternatives, is_root=is_root)
+        Expected(
+            key=key,
+            uri=uri,
+            kind=kind,
+            optional=rule.optional,
+            alternatives=place.alternatives,
+            is_root=is_root,
+        )
         for uri in place.uris
     ]
 
 
-def _missing(network: str, action: str, key: str, rule: SourceRule, facts: Mapping[str, Any]) -> MissingValueError:
+def _missing(
+    network: str, action: str, key: str, rule: SourceRule, facts: Mapping[str, Any]
+) -> MissingValueError:
     flags = " or ".join(dict.fromkeys(FLAGS[role] for role in rule.source))
     path = _path(rule, facts) or "its root"
     if rule.convert_job is not None:
         path = f"{rule.convert_job.pattern} of the conversion job"
     return MissingValueError(
         f"{key}: neither the spec nor a dataset sets it, and {network} {action} needs it ({path})",
-        hint=f"{flags} URI, or -o {key}=PATH", key=key,
+        hint=f"{flags} URI, or {key}=PATH", key=key,
     )  # fmt: skip

@@ -59,11 +59,20 @@ def reconcile(num_gpus: int | None, gpu_ids: Sequence[int] | None) -> tuple[int,
     filled = ids + tuple(next(free) for _ in range(count - len(ids)))
     if num_gpus in (None, len(ids)) or ids == (0,):
         return count, filled, ""
-    return count, filled, f"num_gpus {num_gpus} and gpu_ids {list(ids)} disagree; the larger wins: {list(filled)}"
+    return (
+        count,
+        filled,
+        f"num_gpus {num_gpus} and gpu_ids {list(ids)} disagree; the larger wins: {list(filled)}",
+    )
 
 
 def check_fit(
-    wanted: Devices, available: Mapping[str, Any], keys: DeviceKeys, *, is_default: bool = False, where: str = "local"
+    wanted: Devices,
+    available: Mapping[str, Any],
+    keys: DeviceKeys,
+    *,
+    is_default: bool = False,
+    where: str = "local",
 ) -> Devices:
     """Compare a wish with what a launcher has; one GPU on a machine without any means the processor.
 
@@ -93,8 +102,10 @@ def check_fit(
             problems.append(
                 InvalidValueError(
                     f"{keys.ids}: {where} has no GPU {', '.join(map(str, outside))}; use 0 to {have - 1}",
-                    hint=f"-o {keys.ids}={list(range(wanted.gpus))}",
-                    key=keys.ids, value=list(wanted.ids), allowed=list(range(have)),
+                    hint=f"{keys.ids}={list(range(wanted.gpus))}",
+                    key=keys.ids,
+                    value=list(wanted.ids),
+                    allowed=list(range(have)),
                 )  # fmt: skip
             )
     if problems:
@@ -106,6 +117,6 @@ def _too_many(key: str, wanted: int, have: int, what: str, where: str) -> Invali
     found = f"{have} {what}{'' if have == 1 else 's'}"
     return InvalidValueError(
         f"{key}: {wanted} is more than {where} has, which is {found}",
-        hint=f"-o {key}={max(have, 1)}, or choose another backend with --backend-type",
+        hint=f"{key}={max(have, 1)}, or choose another backend with --backend-type",
         key=key, value=wanted, allowed=list(range(1, max(have, 1) + 1)),
     )  # fmt: skip

@@ -12,12 +12,22 @@ from skillbank.jobs.record import Job, JobFolder
 from skillbank.jobs.states import State
 from skillbank.resolve.values import flatten, is_set, value_at
 from skillbank.skill_info import SkillInfo, load_skill_info
-from skillbank.specs import network as find_network, spec_class
+from skillbank.specs import network as find_network
+from skillbank.specs import spec_class
 
 if TYPE_CHECKING:
     from skillbank.jobs.store import JobStore
 
-__all__ = ["Carried", "ancestors", "carried_model", "find_parent", "is_ready", "job_spec", "stage_of", "stage_rank"]
+__all__ = [
+    "Carried",
+    "ancestors",
+    "carried_model",
+    "find_parent",
+    "is_ready",
+    "job_spec",
+    "stage_of",
+    "stage_rank",
+]
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,9 @@ def to_yaml(nested: Mapping[str, Any], comments: Mapping[str, str] | None = None
     return "".join(f"{line}\n" for line in _map_lines(nested, "", "", comments or {}))
 
 
-def _map_lines(nested: Mapping[str, Any], indent: str, prefix: str, comments: Mapping[str, str]) -> Iterator[str]:
+def _map_lines(
+    nested: Mapping[str, Any], indent: str, prefix: str, comments: Mapping[str, str]
+) -> Iterator[str]:
     for name, value in nested.items():
         key = f"{prefix}{name}"
         for line in comments.get(key, "").splitlines():
@@ -38,7 +40,9 @@ def _map_lines(nested: Mapping[str, Any], indent: str, prefix: str, comments: Ma
         yield "{}"
 
 
-def _entry_lines(head: str, value: Any, indent: str, prefix: str, comments: Mapping[str, str]) -> Iterator[str]:
+def _entry_lines(
+    head: str, value: Any, indent: str, prefix: str, comments: Mapping[str, str]
+) -> Iterator[str]:
     """Lines of one value behind `head`, which is ``key:`` or ``-``."""
     inner = f"{indent}  "
     if isinstance(value, Mapping) and value:

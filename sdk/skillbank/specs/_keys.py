@@ -6,7 +6,10 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from skillbank.errors import NotFoundError
 from skillbank.skill_info import load_skill_info
@@ -64,12 +67,15 @@ class KeyTable:
         self.action = action
         self.cls = cls
         self.leaves: dict[str, Leaf] = {}
+        self.infos: dict[str, FieldInfo] = {}
+        self.checkers: dict[str, TypeAdapter[Any]] = {}
         self.sections: dict[str, bool] = {}  # key -> may be null
         for key, info, section in walk(cls):
             if section is not None:
                 self.sections[key] = "null" in kinds(info.annotation)
                 continue
             note = field_note(info)
+            self.infos[key] = info
             self.leaves[key] = Leaf(
                 key,
                 note,
@@ -141,6 +147,18 @@ class KeyTable:
         if head not in self.foreign and path in self.shorthand and self.known(self.shorthand[path]):
             return self.shorthand[path], path
         return path, ""
+
+    def is_right(self, key: str, value: Any) -> bool:
+        """Whether a value has the type of a leaf and is inside its bounds."""
+        if key not in self.checkers:
+            info = self.infos[key]
+            typed: Any = Annotated[info.annotation, *info.metadata]
+            self.checkers[key] = TypeAdapter(typed, config=ConfigDict(strict=True, allow_inf_nan=False))
+        try:
+            self.checkers[key].validate_python(value)
+        except ValidationError:
+            return False
+        return True
 
     def leads_to_alias(self, path: str) -> bool:
         """Whether some alias lies below a path."""

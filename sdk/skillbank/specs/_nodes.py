@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -18,7 +19,9 @@ _TYPE_KEYWORDS = {
     "number": frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}),
     "string": frozenset({"minLength", "maxLength", "pattern"}),
     "array": frozenset({"items", "minItems", "maxItems"}),
-    "object": frozenset({"properties", "additionalProperties", "required", "minProperties", "maxProperties"}),
+    "object": frozenset(
+        {"properties", "additionalProperties", "required", "propertyNames", "minProperties", "maxProperties"}
+    ),
 }
 _NUMBERS = frozenset({"integer", "number"})
 _ORDER = ("type", "enum", "title", "description", "default")
@@ -67,7 +70,7 @@ def _inlined(node: Mapping[str, Any], defs: Mapping[str, Any], way: tuple[str, .
             continue
         if key == "properties":
             out[key] = {name: _inlined(inner, defs, way) for name, inner in value.items()}
-        elif key in ("items", "additionalProperties") and isinstance(value, Mapping):
+        elif key in ("items", "additionalProperties", "propertyNames") and isinstance(value, Mapping):
             out[key] = _inlined(value, defs, way)
         else:
             out[key] = value
@@ -97,7 +100,9 @@ def _joined(branches: list[dict[str, Any]]) -> dict[str, Any]:
     types = [branch.get("type") for branch in real]
     if all(isinstance(kind, str) for kind in types) and all(_only_own_keywords(branch) for branch in real):
         numeric = [branch for branch in real if branch["type"] in _NUMBERS]
-        if len(set(types)) == len(types) and (len(numeric) < 2 or all(len(branch) == 1 for branch in numeric)):
+        if len(set(types)) == len(types) and (
+            len(numeric) < 2 or all(len(branch) == 1 for branch in numeric)
+        ):
             joined: dict[str, Any] = {}
             for branch in real:
                 joined.update(branch)
@@ -125,9 +130,13 @@ def described(node: Mapping[str, Any]) -> str:
     if "anyOf" in node:
         return _or([described(branch) for branch in node["anyOf"]])
     if "enum" in node:
-        return _or(["null" if option is None else str(option) for option in node["enum"]])
+        return _or([_option(option) for option in node["enum"]])
     types = node.get("type", [])
     return _or([_typed(kind, node) for kind in ([types] if isinstance(types, str) else types)]) or "any value"
+
+
+def _option(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 def _or(parts: list[str]) -> str:
@@ -141,7 +150,9 @@ def _typed(kind: str, node: Mapping[str, Any]) -> str:
     if kind == "array":
         items = described(node.get("items", {}))
         count = _count(node.get("minItems"), node.get("maxItems"), "item")
-        return text + (f" with {count}" if count else "") + ("" if items == "any value" else f", each {items}")
+        return (
+            text + (f" with {count}" if count else "") + ("" if items == "any value" else f", each {items}")
+        )
     if kind == "string":
         count = _count(node.get("minLength"), node.get("maxLength"), "character")
         match = f" that matches {node['pattern']}" if "pattern" in node else ""
@@ -155,11 +166,14 @@ def _range(node: Mapping[str, Any]) -> str:
     if low is not None and high is not None:
         bounds = [f"from {low} to {high}"]
     else:
-        named = {"above": above, "of at least": low, "of at most": high, "below": below}
+        named = {"above": above, "of at least": low, "below": below, "of at most": high}
         bounds = [" and ".join(f"{word} {bound}" for word, bound in named.items() if bound is not None)]
+        bounds[0] = bounds[0].replace(" and of ", " and ")
     if "multipleOf" in node:
         bounds.append(f"a multiple of {node['multipleOf']}")
-    return "".join(f" {part}" if number == 0 else f", {part}" for number, part in enumerate(filter(None, bounds)))
+    return "".join(
+        f" {part}" if number == 0 else f", {part}" for number, part in enumerate(filter(None, bounds))
+    )
 
 
 def _count(low: int | None, high: int | None, noun: str) -> str:
@@ -167,4 +181,4 @@ def _count(low: int | None, high: int | None, noun: str) -> str:
         return f"{low} {noun}{'' if low == 1 else 's'}"
     parts = [f"at least {low}" if low is not None else "", f"at most {high}" if high is not None else ""]
     text = " and ".join(filter(None, parts))
-    return f"{text} {noun}s" if text else ""
+    return f"{text} {noun}{'' if (low if high is None else high) == 1 else 's'}" if text else ""

@@ -47,7 +47,9 @@ class Placed:
         return f"{key} ({self.origin})" if self.origin else key
 
 
-def place(table: KeyTable, values: Mapping[str, Any], *, origin: str = "", typed_text: bool = False) -> Placed:
+def place(
+    table: KeyTable, values: Mapping[str, Any], *, origin: str = "", typed_text: bool = False
+) -> Placed:
     """Place the values of a layer; nothing is raised, problems are collected in the result.
 
     Args:
@@ -110,7 +112,9 @@ def _set(placed: Placed, leaf: Leaf, key: str, path: str, given: Any) -> None:
         value = plain(given)
     except ValueError as err:
         placed.problems.append(
-            InvalidValueError(f"{placed.where(path)}: {shown(path, given)} {err}", hint=f"-o {key}=...", key=key)
+            InvalidValueError(
+                f"{placed.where(path)}: {shown(path, given)} {err}", hint=f"-o {key}=...", key=key
+            )
         )
         return
     if is_placeholder(value):

@@ -1,4 +1,4 @@
-"""References between keys: ``${results_dir}/train`` inside a text, or ``${model.embed_dims}`` with its type."""
+"""References between keys: ``${results_dir}/train`` inside a text, ``${model.embed_dims}`` with its type."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from skillbank.errors import ConflictError, InvalidValueError, MissingValueError, SpecError, UnknownKeyError
 from skillbank.specs._keys import KeyTable, get
 from skillbank.specs._values import NOT_SET, has_reference, text_of
+from skillbank.specs.base import Derived
 
-__all__ = ["References", "UnsetError"]
+__all__ = ["References", "UnsetError", "unset_error"]
 
 _INNERMOST = re.compile(r"\$\{([^${}]*)\}")
 
@@ -30,10 +31,18 @@ class References:
         table: keys of the spec.
         tree: the merged spec; read only.
         foreign: blocks of other actions, which may be referred to.
+        derived: key -> how its default follows other keys; only keys that nobody has set.
     """
 
-    def __init__(self, table: KeyTable, tree: Mapping[str, Any], foreign: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        table: KeyTable,
+        tree: Mapping[str, Any],
+        foreign: Mapping[str, Any],
+        derived: Mapping[str, Derived],
+    ) -> None:
         self.table = table
+        self.derived = derived
         self.tree = tree
         self.foreign = foreign
         self.done: dict[str, Any] = {}
@@ -49,15 +58,29 @@ class References:
         if key not in self.done:
             if key in self.way:
                 circle = " -> ".join([*self.way[self.way.index(key) :], key])
-                raise ConflictError(f"{key}: refers to itself: {circle}", hint="give one of them a value", key=key)
+                raise ConflictError(
+                    f"{key}: refers to itself: {circle}", hint="give one of them a value", key=key
+                )
             self.way.append(key)
             try:
-                leaf = self.table.find(key)
-                found = self._resolved(get(self.tree, key), key)
-                self.done[key] = leaf.settled(found) if leaf is not None and leaf.key == key else found
+                found = self._derived(key) if key in self.derived else None
+                if found is None:
+                    found = self._resolved(get(self.tree, key), key)
+                self.done[key] = self.table.leaves[key].settled(found)
             finally:
                 self.way.pop()
         return self.done[key]
+
+    def _derived(self, key: str) -> Any:
+        """The default that follows other keys; None when one of those is wrong and the declared one holds."""
+        rule = self.derived[key]
+        if any(source not in self.table.leaves for source in rule.sources):
+            return None
+        values = [self.value(source) for source in rule.sources]
+        right = (
+            self.table.is_right(source, value) for source, value in zip(rule.sources, values, strict=True)
+        )
+        return rule.value(*values) if all(right) else None
 
     def _resolved(self, value: Any, key: str) -> Any:
         if not has_reference(value):
@@ -83,7 +106,9 @@ class References:
         if isinstance(found, dict | list):
             kind = "a list" if isinstance(found, list) else "a map"
             raise InvalidValueError(
-                f"{key}: ${{{target}}} is {kind} and cannot stand inside a text", hint=f"use ${{{target}}} alone", key=key
+                f"{key}: ${{{target}}} is {kind} and cannot stand inside a text",
+                hint=f"use ${{{target}}} alone",
+                key=key,
             )
         return found if isinstance(found, str) else text_of(found)
 
@@ -133,7 +158,7 @@ class References:
     def _unknown(self, target: str, key: str) -> SpecError:
         if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", target):
             return InvalidValueError(
-                f"{key}: ${{{target}}} is no reference; inside the braces stands the full dotted name of a key",
+                f"{key}: ${{{target}}} is no reference; the full dotted name of a key stands in the braces",
                 hint="environment variables are set by the shell, not in a spec",
                 key=key,
             )

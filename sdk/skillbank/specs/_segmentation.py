@@ -11,6 +11,7 @@ from skillbank.specs.common import Export, Index, PositiveInt
 
 __all__ = [
     "SWIN_SIZES",
+    "AnnotationStorage",
     "Augmentation",
     "EfficientVit",
     "FeatureName",
@@ -153,6 +154,16 @@ class MaskDecoder(StrictModel):
     no_object_weight: float = setting(0.1, "Weight of the no-object class in the class loss.", ge=0)
 
 
+class AnnotationStorage(StrictModel):
+    """How loader processes hold the annotations."""
+
+    dataset_type: Literal["default", "serialized"] = setting(
+        "default",
+        "serialized keeps the annotations in one buffer that all loader processes share.",
+        any_case=True,
+    )
+
+
 class Augmentation(StrictModel):
     """Image sizes while training and testing."""
 
@@ -171,6 +182,9 @@ class Augmentation(StrictModel):
     )
     test_max_size: int = setting(
         640, "Most the long side may have at test time.", ge=32, automl=True, unit="pixel"
+    )
+    fixed_padding: bool = setting(
+        False, "Pad every training image to one size before batching, which keeps host memory steady."
     )
 
 

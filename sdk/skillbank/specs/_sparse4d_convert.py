@@ -36,7 +36,7 @@ class ClassConfig(StrictModel):
         automl=False,
     )
     CLASS_RANGE_DICT: dict[str, Annotated[float, Field(gt=0)]] = setting(
-        dict.fromkeys(_CLASSES, 40), "Class name -> distance from the group origin up to which it is measured.",
+        dict.fromkeys(_CLASSES, 40), "Class name -> distance from the group origin within which it counts.",
         automl=False, unit="m",
     )  # fmt: skip
 
@@ -45,9 +45,13 @@ class AnchorInit(StrictModel):
     """Initial boxes for the queries, from clusters of object centres."""
 
     num_anchor: int = setting(900, "Number of boxes; equals model.head.instance_bank.num_anchor.", ge=1)
-    detection_range: float = setting(-1, "Objects farther from the origin are left out; -1 = none are.", ge=-1, unit="m")
+    detection_range: float = setting(
+        -1, "Objects farther from the origin are left out; -1 = none are.", ge=-1, unit="m"
+    )
     sample_ratio: int = setting(-1, "Use every n-th object; -1 = all.", ge=-1)
-    output_file_name: str = setting("anchor_init.npy", "Name of the file in the results folder.", min_length=1)
+    output_file_name: str = setting(
+        "anchor_init.npy", "Name of the file in the results folder.", min_length=1
+    )
 
 
 class AiCity(StrictModel):
@@ -56,19 +60,22 @@ class AiCity(StrictModel):
     root: str | None = setting(
         None, "Folder that holds the split folders.", mandatory_for=("dataset_convert",), popular=True
     )
-    version: str = setting("2025", "Edition of the dataset.")
+    version: str = setting("2025", "Edition of the dataset.", spellings={"2025": "2025", "2026": "2026"})
     split: str = setting(
-        "train", "Splits to convert, separated by commas; any of train, val, test.", min_length=1, popular=True
+        "train",
+        "Splits to convert, separated by commas; any of train, val, test.",
+        min_length=1,
+        popular=True,
     )
     class_config: ClassConfig = section(ClassConfig, "Names of classes.")
     recentering: bool = setting(True, "Give coordinates relative to the origin of the camera group.")
     rgb_format: Literal["mp4", "jpg", "h5"] = setting("mp4", "Where colour frames come from.", any_case=True)
-    depth_format: Literal["h5", "png"] | None = setting(
+    depth_format: Literal["", "h5", "png"] = setting(
         "h5", "Where depth frames come from; empty = there are none.", any_case=True
     )
     camera_grouping_mode: Literal["", "random", "training,random"] = setting(
         "random",
-        "How cameras are grouped: random draws groups, training takes those of the scene's calibration; empty = one.",
+        "How cameras are grouped: random draws groups, training takes the scene's own; empty = one group.",
         any_case=True,
         spellings={"none": "", "training, random": "training,random"},
     )

@@ -1,7 +1,7 @@
 """Settings of mixed 2D and 3D supervision that the newest reference release has.
 
-They are accepted, so that specs written for that release load, and they are all off. Turning them on is refused by a
-rule of the network, as nothing here would follow them.
+They are accepted, so that specs written for that release load, and they are all off. A rule refuses to turn
+them on, as nothing here would follow them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ class CotrainData(StrictModel):
 
     ltt_2dgt_sidecar_dir: str | None = setting(None, "Folder of 2D box files, one per scene; empty = none.")
     ltt_2dgt_frame_regex: str | None = setting(None, "Pattern that finds the frame number in a 2D box file.")
-    ltt_2dgt_dedup_regex: str = setting(_SCENE_PREFIX, "Pattern cut off a scene name before its file is looked up.")
+    ltt_2dgt_dedup_regex: str = setting(
+        _SCENE_PREFIX, "Pattern cut off a scene name before its file is looked up."
+    )
     ltt_2dgt_cache_size: int = setting(8, "Scenes of 2D boxes each loader keeps in memory.", ge=1)
     ltt_2dgt_warn_on_miss: bool = setting(True, "Warn once for a scene that has no 2D boxes.")
-    rtdetr_2d_cache_dir: str | None = setting(None, "Folder of predicted 2D boxes, one file per scene; empty = none.")
-    rtdetr_2d_cache_path: str | None = setting(None, "One file of predicted 2D boxes for all scenes; empty = none.")
-    rtdetr_2d_dedup_regex: str = setting(_SCENE_PREFIX, "Pattern cut off a scene name before its file is looked up.")
+    rtdetr_2d_cache_dir: str | None = setting(
+        None, "Folder of predicted 2D boxes, one file per scene; empty = none."
+    )
+    rtdetr_2d_cache_path: str | None = setting(
+        None, "One file of predicted 2D boxes for all scenes; empty = none."
+    )
+    rtdetr_2d_dedup_regex: str = setting(
+        _SCENE_PREFIX, "Pattern cut off a scene name before its file is looked up."
+    )
     rtdetr_2d_score_thr: float = setting(0.0, "Lowest score of a predicted 2D box.", ge=0, le=1)
     rtdetr_2d_per_class_score_thr: dict[str, float] = setting(
         {}, "Lowest score by class, where it differs from rtdetr_2d_score_thr.", automl=False
@@ -41,7 +49,9 @@ class CotrainData(StrictModel):
     real_block_prob: float = setting(
         -1.0, "Probability of a block of scenes with 2D labels; -1 = their share of the scenes.", ge=-1, le=1
     )
-    scene_switch_iters: int = setting(0, "Steps before the scene changes; 0 = at the end of a chunk.", ge=0, unit="step")
+    scene_switch_iters: int = setting(
+        0, "Steps before the scene changes; 0 = at the end of a chunk.", ge=0, unit="step"
+    )
 
 
 class LooseToTight(StrictModel):
@@ -74,9 +84,15 @@ class LooseToTight(StrictModel):
     class_gate: bool = setting(True, "Match only boxes of the same class.")
     pseudo_box_weight: float = setting(0.1, "Weight of the box loss of predicted 2D boxes.", ge=0)
     pseudo_cls_weight: float = setting(1.0, "Weight of the class loss of predicted 2D boxes.", ge=0)
-    sv_depth_weight: float = setting(0.0, "Share of the depth gradient kept for single-camera samples.", ge=0, le=1)
-    sv_size_weight: float = setting(0.25, "Share of the size gradient kept for single-camera samples.", ge=0, le=1)
-    sv_yaw_weight: float = setting(0.0, "Share of the heading gradient kept for single-camera samples.", ge=0, le=1)
+    sv_depth_weight: float = setting(
+        0.0, "Share of the depth gradient kept for single-camera samples.", ge=0, le=1
+    )
+    sv_size_weight: float = setting(
+        0.25, "Share of the size gradient kept for single-camera samples.", ge=0, le=1
+    )
+    sv_yaw_weight: float = setting(
+        0.0, "Share of the heading gradient kept for single-camera samples.", ge=0, le=1
+    )
 
 
 class AuxiliaryHead(StrictModel):
@@ -87,7 +103,9 @@ class AuxiliaryHead(StrictModel):
     num_classes: int = setting(0, "Its classes; 0 = as many as dataset.classes.", ge=0)
     roi_size: int = setting(7, "Side of the grid sampled in each box.", ge=1)
     hidden_dim: int = setting(256, "Its hidden channels.", ge=1)
-    fpn_strides: list[PositiveInt] = setting([4, 8, 16, 32], "Strides of the feature maps.", automl=False, min_length=1)
+    fpn_strides: list[PositiveInt] = setting(
+        [4, 8, 16, 32], "Strides of the feature maps.", automl=False, min_length=1
+    )
     use_level: int = setting(1, "Feature map it samples, counted from the finest.", ge=0)
     loss_weight: float = setting(1.0, "Weight of its loss.", ge=0)
     det_box_key: str = setting("det_boxes_2d", "Name under which the 2D boxes are found in a sample.")
@@ -96,7 +114,11 @@ class AuxiliaryHead(StrictModel):
 
 
 def _off(value: object) -> str | None:
-    return None if not value else f"{value!r} asks for mixed 2D and 3D supervision, which this bank does not have"
+    return (
+        None
+        if not value
+        else f"{value!r} asks for mixed 2D and 3D supervision, which this bank does not have"
+    )
 
 
 COTRAIN_RULES = tuple(

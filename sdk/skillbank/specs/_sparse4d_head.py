@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from skillbank.specs._sparse4d_cotrain import LooseToTight
 from skillbank.specs.base import StrictModel, section, setting
@@ -31,13 +33,19 @@ class InstanceBank(StrictModel):
 
     num_anchor: int = setting(900, "Queries per frame.", ge=1, popular=True)
     anchor: str | None = setting(
-        None, "File with the initial boxes (.npy), made by dataset_convert; empty = boxes at the origin, with a warning.",
+        None, "Initial boxes (.npy), made by dataset_convert; empty = all at the origin, with a warning.",
         popular=True,
     )  # fmt: skip
-    num_temp_instances: int = setting(600, "Queries carried to the next frame; 0 = every frame stands alone.", ge=0)
-    confidence_decay: float = setting(0.8, "Factor on a carried query's confidence at each frame.", ge=0, le=1)
+    num_temp_instances: int = setting(
+        600, "Queries carried to the next frame; 0 = every frame stands alone.", ge=0
+    )
+    confidence_decay: float = setting(
+        0.8, "Factor on a carried query's confidence at each frame.", ge=0, le=1
+    )
     feat_grad: bool = setting(False, "Learn the features that queries start with.")
-    default_time_interval: float = setting(0.033333, "Time between frames where it is unknown.", ge=0, unit="s")
+    default_time_interval: float = setting(
+        0.033333, "Time between frames where it is unknown.", ge=0, unit="s"
+    )
     embed_dims: int = setting(256, "Token width; equals model.embed_dims.", ge=1)
     use_temporal_align: bool = setting(False, "As model.use_temporal_align.")
     grid_size: float | None = setting(
@@ -52,9 +60,15 @@ class AnchorEncoder(StrictModel):
     type: Literal["SparseBox3DEncoder"] = setting("SparseBox3DEncoder", "Kind of encoder.", any_case=True)
     vel_dims: int = setting(3, "Velocity components that are embedded.", ge=1)
     embed_dims: list[PositiveInt] = setting(
-        [128, 32, 32, 64], "Channels for position, size, yaw and velocity.", automl=False, min_length=4, max_length=4
+        [128, 32, 32, 64],
+        "Channels for position, size, yaw and velocity.",
+        automl=False,
+        min_length=4,
+        max_length=4,
     )
-    mode: Literal["cat", "add"] = setting("cat", "Join the four parts side by side, or add them up.", any_case=True)
+    mode: Literal["cat", "add"] = setting(
+        "cat", "Join the four parts side by side, or add them up.", any_case=True
+    )
     output_fc: bool = setting(False, "Pass the joined parts through one more stack; add mode needs it.")
     in_loops: int = setting(1, "Linear and ReLU pairs per block.", ge=1)
     out_loops: int = setting(4, "Blocks, each closed by a layer norm.", ge=1)
@@ -87,7 +101,9 @@ class Sampler(StrictModel):
 class ClassLoss(StrictModel):
     """Classification loss."""
 
-    type: Literal["focal"] = setting("focal", "Kind of loss.", any_case=True, spellings={"FocalLoss": "focal"})
+    type: Literal["focal"] = setting(
+        "focal", "Kind of loss.", any_case=True, spellings={"FocalLoss": "focal"}
+    )
     use_sigmoid: bool = setting(True, "One independent probability per class.")
     gamma: float = setting(2.0, "How strongly easy examples are played down.", ge=0)
     alpha: float = setting(0.25, "Weight of positive examples.", ge=0, le=1)
@@ -102,7 +118,9 @@ class BoxLoss(StrictModel):
     )
     box_weight: float = setting(0.25, "Weight of the absolute error.", ge=0)
     cls_allow_reverse: list[Index] = setting(
-        [], "Labels of classes without a front, whose heading may be off by half a turn; others are ignored.", automl=False
+        [],
+        "Labels of classes without a front, whose heading may be off by half a turn; others are ignored.",
+        automl=False,
     )
 
 
@@ -136,7 +154,7 @@ class KeyPoints(StrictModel):
 
     embed_dims: int = setting(256, "Token width; equals model.embed_dims.", ge=1)
     num_learnable_pts: int = setting(6, "Points whose place is learned.", ge=1)
-    fix_scale: list[list[float]] = setting(
+    fix_scale: list[Annotated[list[float], Field(min_length=3, max_length=3)]] = setting(
         [[0, 0, 0], [0.45, 0, 0], [-0.45, 0, 0], [0, 0.45, 0], [0, -0.45, 0], [0, 0, 0.45], [0, 0, -0.45]],
         "Fixed points, in units of the box.", automl=False, min_length=1,
     )  # fmt: skip
@@ -153,7 +171,9 @@ class Deformable(StrictModel):
     use_camera_embed: bool = setting(
         False, "Derive weights from the camera matrix: any number of cameras, in any order."
     )
-    residual_mode: Literal["cat", "add"] = setting("cat", "Join input and output side by side, or add them.", any_case=True)
+    residual_mode: Literal["cat", "add"] = setting(
+        "cat", "Join input and output side by side, or add them.", any_case=True
+    )
     num_cams: int = setting(6, "Usual number of cameras; nothing depends on it.", ge=1)
     max_num_cams: int = setting(20, "Most cameras in a group, unless use_camera_embed is on.", ge=1)
     proj_drop: float = setting(0.0, "Dropout after the output projection.", ge=0, le=1)
@@ -177,7 +197,9 @@ class Graph(StrictModel):
     type: Literal["MultiheadAttention"] = setting("MultiheadAttention", "Kind of attention.", any_case=True)
     embed_dims: int = setting(512, "Attention width: twice model.embed_dims while decouple_attn is on.", ge=1)
     num_heads: int = setting(8, "Heads; must divide embed_dims.", ge=1)
-    batch_first: bool = setting(True, "Order of the axes inside: batch, token, channel. Results are the same.")
+    batch_first: bool = setting(
+        True, "Order of the axes inside: batch, token, channel. Results are the same."
+    )
     dropout: float = setting(0.1, "Dropout on attention weights and output.", ge=0, le=1)
 
 
@@ -193,14 +215,18 @@ class Decoder(StrictModel):
 class Norm(StrictModel):
     """Normalisation layer of the head."""
 
-    type: Literal["LN"] = setting("LN", "Kind of normalisation: layer norm.", any_case=True, spellings=_LAYER_NORM)
+    type: Literal["LN"] = setting(
+        "LN", "Kind of normalisation: layer norm.", any_case=True, spellings=_LAYER_NORM
+    )
     normalized_shape: int = setting(256, "Channels; equals model.embed_dims.", ge=1)
 
 
 class PreNorm(StrictModel):
     """Normalisation at the entry of the feed-forward part."""
 
-    type: Literal["LN"] = setting("LN", "Kind of normalisation: layer norm.", any_case=True, spellings=_LAYER_NORM)
+    type: Literal["LN"] = setting(
+        "LN", "Kind of normalisation: layer norm.", any_case=True, spellings=_LAYER_NORM
+    )
     normalized_shape: int = setting(
         256, "Accepted for older specs and not read; the layer is as wide as in_channels of ffn.", ge=1
     )
@@ -217,7 +243,9 @@ class FeedForward(StrictModel):
     """Feed-forward part of a layer."""
 
     type: Literal["AsymmetricFFN"] = setting("AsymmetricFFN", "Kind of feed-forward part.", any_case=True)
-    in_channels: int = setting(512, "Input channels: twice model.embed_dims while residual_mode is cat.", ge=1)
+    in_channels: int = setting(
+        512, "Input channels: twice model.embed_dims while residual_mode is cat.", ge=1
+    )
     pre_norm: PreNorm = section(PreNorm, "Normalisation at the entry.")
     embed_dims: int = setting(256, "Output channels; equals model.embed_dims.", ge=1)
     feedforward_channels: int = setting(1024, "Hidden channels.", ge=1)
@@ -236,7 +264,9 @@ class Head(StrictModel):
     cls_threshold_to_reg: float = setting(
         0.05, "Matched queries with a lower class score add nothing to the box loss.", ge=0, le=1
     )
-    decouple_attn: bool = setting(True, "Put features and box embeddings side by side in attention instead of adding.")
+    decouple_attn: bool = setting(
+        True, "Put features and box embeddings side by side in attention instead of adding."
+    )
     return_feature: bool = setting(True, "Report the feature of each box as well.")
     use_reid_sampling: bool = setting(False, "Turn the re-identification branch on.")
     embed_dims: int = setting(256, "Token width; equals model.embed_dims.", ge=1)
@@ -248,8 +278,8 @@ class Head(StrictModel):
     temporal: bool = setting(True, "Carry queries from frame to frame.")
     with_quality_estimation: bool = setting(True, "Predict how well centre and heading fit.")
     operation_order: list[Operation] = setting(
-        _SINGLE_FRAME + 5 * _TEMPORAL, "Steps of the head in order; each refine closes a layer.", automl=False,
-        min_length=1,
+        _SINGLE_FRAME + 5 * _TEMPORAL, "Steps of the head in order; each refine closes a layer.",
+        automl=False, min_length=1,
     )  # fmt: skip
     visibility_net: VisibilityNet = section(VisibilityNet, "Weights of cameras in re-identification.")
     instance_bank: InstanceBank = section(InstanceBank, "Queries and what is carried over.")
@@ -264,7 +294,9 @@ class Head(StrictModel):
     deformable_model: Deformable = section(Deformable, "Sampling of image features.")
     refine_layer: Refinement = section(Refinement, "Refinement of boxes.")
     valid_vel_weight: float = setting(
-        -1, "Weight of a velocity loss of its own for moving objects; -1 = velocity is part of the box loss.", ge=-1
+        -1,
+        "Weight of a velocity loss of its own for moving objects; -1 = velocity is part of the box loss.",
+        ge=-1,
     )
     graph_model: Graph = section(Graph, "Attention among the queries of a frame.")
     temp_graph_model: Graph = section(Graph, "Attention to the queries of the previous frame.")

@@ -15,7 +15,9 @@ __all__ = ["Model"]
 class Backbone(StrictModel):
     """Image backbone."""
 
-    type: Literal["resnet_101", "resnet_50"] = setting("resnet_101", "Image backbone.", any_case=True, popular=True)
+    type: Literal["resnet_101", "resnet_50"] = setting(
+        "resnet_101", "Image backbone.", any_case=True, popular=True
+    )
 
 
 class Neck(StrictModel):
@@ -52,10 +54,12 @@ class Model(StrictModel):
     type: Literal["sparse4d"] = setting("sparse4d", "Kind of model.", any_case=True)
     embed_dims: int = setting(256, "Token width; other widths of the head follow it.", ge=1)
     use_grid_mask: bool = setting(True, "Hide parts of the images behind a grid while training.")
-    use_deformable_func: bool = setting(True, "Use the fused kernel for sampling image features where there is one.")
+    use_deformable_func: bool = setting(
+        True, "Use the fused kernel for sampling image features where there is one."
+    )
     input_shape: list[PositiveInt] = setting(
-        [1408, 512], "Width and height of the images; dataset.augmentation.final_dim turned round.", automl=False,
-        min_length=2, max_length=2, unit="pixel",
+        [1408, 512], "Width and height of the images; dataset.augmentation.final_dim turned round.",
+        automl=False, min_length=2, max_length=2, unit="pixel",
     )  # fmt: skip
     backbone: Backbone = section(Backbone, "Image backbone.")
     neck: Neck = section(Neck, "Feature pyramid.")

@@ -32,7 +32,7 @@ __all__ = [
 NOT_SET = "???"
 
 _PLACEHOLDER = re.compile(r"\s*<[^<>]*>\s*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _SECRET = re.compile(r"(^|_)(key|token|password|secret)$")
 _LARGEST = 10**308
 _SHOWN = 80
@@ -111,7 +111,7 @@ class Spelling:
 
 
 def converter(annotation: Any) -> Callable[[Any], Any] | None:
-    """Turns whole floats into integers where only an integer fits, as JSON Schema does; None = nothing to do."""
+    """Turns whole floats into integers where only an integer fits, as JSON Schema does; None = not needed."""
     whole = {"integer"} <= kinds(annotation) and not {"number", "any"} & kinds(annotation)
     items: Callable[[Any], Any] | None = None
     values: Callable[[Any], Any] | None = None
@@ -147,7 +147,7 @@ def _same(value: Any) -> Any:
 
 
 def fooled_by_bool(annotation: Any) -> Callable[[Any], bool] | None:
-    """Finds a bool among numeric options, or 0 or 1 among bool options: Python takes them for equal, JSON not.
+    """Finds a bool among numeric options, or 0 or 1 among bool options: equal in Python, not in JSON.
 
     Returns:
         A predicate on the canonical value, or None where no option can be mistaken.
@@ -155,10 +155,9 @@ def fooled_by_bool(annotation: Any) -> Callable[[Any], bool] | None:
     for member in _members(annotation):
         if get_origin(member) is Literal:
             options = [option for option in get_args(member) if isinstance(option, bool | int)]
+            typed = {(type(option), option) for option in options}
             if options:
-                return lambda value: any(
-                    value == option and isinstance(value, bool) != isinstance(option, bool) for option in options
-                ) and not any(value is option for option in options)
+                return lambda value: value in options and (type(value), value) not in typed
         elif get_origin(member) is list:
             inner = fooled_by_bool(get_args(member)[0])
             if inner is not None:
@@ -176,12 +175,12 @@ def plain(value: Any, depth: int = 0) -> Any:
         return value
     if isinstance(value, str):
         text = str.__str__(value)
-        if _CONTROL.search(text) or not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text):
+        if _UNPRINTABLE.search(text):
             raise ValueError("holds a line break or another control character")
         return text
     if isinstance(value, numbers.Real):
         number = int(value) if isinstance(value, numbers.Integral) else float(value)
-        if isinstance(number, float) and not math.isfinite(number) or abs(number) > _LARGEST:
+        if not math.isfinite(number) if isinstance(number, float) else abs(number) > _LARGEST:
             raise ValueError("is not a finite number")
         return number
     if depth > MAX_DEPTH:

@@ -104,7 +104,9 @@ def parse_text(text: str, name: str) -> Any:
 
 def _check_text(text: str, name: str) -> None:
     if len(text) > MAX_CHARACTERS:
-        raise SpecError(f"{name}: holds {len(text)} characters; a spec is a short YAML or JSON text", key=name)
+        raise SpecError(
+            f"{name}: holds {len(text)} characters; a spec is a short YAML or JSON text", key=name
+        )
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as err:
@@ -165,7 +167,10 @@ def _load_json(text: str, name: str) -> Any:
         value = json.loads(text, object_pairs_hook=once)
     except _TwiceError as err:
         key = str(err.args[0])
-        spots = [_position(text, found.start())[0] for found in re.finditer(rf"{re.escape(json.dumps(key))}\s*:", text)]
+        spots = [
+            _position(text, found.start())[0]
+            for found in re.finditer(rf"{re.escape(json.dumps(key))}\s*:", text)
+        ]
         where = f"{name}, line {spots[-1]}" if len(spots) == 2 else name
         raise SpecError(f"{where}: key {key!r} is given twice", hint="keep one of them", key=name) from None
     except RecursionError:
@@ -281,11 +286,15 @@ class _Builder:
             self._fail(event, "a key is empty")
         if event.value in frame.lines:
             first = frame.lines[event.value]
-            self._fail(event, f"key {event.value!r} is given twice; first in line {first}", "keep one of them")
+            self._fail(
+                event, f"key {event.value!r} is given twice; first in line {first}", "keep one of them"
+            )
         frame.lines[event.value] = event.start_mark.line + 1
         frame.key = event.value
 
-    def _add(self, value: Any, event: Any, *, size: int = 1, depth: int = 0, anchor: str | None = None) -> None:
+    def _add(
+        self, value: Any, event: Any, *, size: int = 1, depth: int = 0, anchor: str | None = None
+    ) -> None:
         if anchor is not None:
             self.anchors[anchor] = (value, size, depth)
         if not self.stack:

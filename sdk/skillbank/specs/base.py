@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 __all__ = [
     "ActionSpec",
     "BaseExperiment",
+    "Derived",
     "FieldNote",
     "Metric",
     "Network",
@@ -167,7 +168,9 @@ def section_type(annotation: Any) -> type[StrictModel] | None:
     return None
 
 
-def walk(model: type[StrictModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, type[StrictModel] | None]]:
+def walk(
+    model: type[StrictModel], prefix: str = ""
+) -> Iterator[tuple[str, FieldInfo, type[StrictModel] | None]]:
     """Every key of a spec class in declaration order: dotted key, field, and its class where it is a section."""
     for name, info in model.model_fields.items():
         key = f"{prefix}{name}"
@@ -240,6 +243,21 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """A default that follows other keys; a value that is given stays as it is.
+
+    Attributes:
+        key: dotted key.
+        sources: dotted keys that it follows.
+        value: gets their values in this order; None = the declared default holds.
+    """
+
+    key: str
+    sources: tuple[str, ...]
+    value: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """Everything the light packages know of a network.
 
@@ -251,6 +269,7 @@ class Network:
         skill: folder name of the skill below `skills/`.
         actions: action -> spec class, in the order a user meets them.
         aliases: other dotted key -> canonical dotted key; a prefix stands for all keys below it.
+        derived: defaults that follow other keys, leaders first.
         latest_link: spec -> name of the link to the newest checkpoint, as a map of `when`-like conditions is
             too weak for two stages; receives the nested spec.
         skill_path: folder of the skill where it is not in the bank (networks from elsewhere).
@@ -264,6 +283,7 @@ class Network:
     actions: Mapping[str, type[ActionSpec]]
     aliases: Mapping[str, str] = dataclass_field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    derived: tuple[Derived, ...] = ()
     metrics: tuple[Metric, ...] = ()
     base_experiments: tuple[BaseExperiment, ...] = ()
     latest_link: Callable[[Mapping[str, Any]], str] = dataclass_field(

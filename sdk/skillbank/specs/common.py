@@ -6,6 +6,7 @@ its place in the order of keys.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from skillbank.specs.base import ActionSpec, StrictModel, section, setting
 __all__ = [
     "PRECISION_SPELLINGS",
     "Checkpointer",
+    "Clipping",
     "Cudnn",
     "Devices",
     "Evaluate",
@@ -171,6 +173,15 @@ class Optim(StrictModel):
     gamma: float = setting(0.1, "Factor of each decay.", gt=0, math_cond="> 0.0")
 
 
+@dataclass(frozen=True, slots=True)
+class Clipping:
+    """How gradients are bounded before a step; see `SegmentationTrain.clip_grad_type` for the kinds."""
+
+    bound: float
+    norm_type: float
+    kind: Literal["full", "norm", "value"]
+
+
 class SegmentationTrain(TrainRun):
     """Keys of `train` that the networks with a mask decoder share."""
 
@@ -209,6 +220,12 @@ class SegmentationTrain(TrainRun):
     iters_per_epoch: int | None = setting(
         None, "Optimiser steps that make an epoch; empty means one pass over the data.", ge=1, unit="step"
     )
+
+    def clipping(self) -> Clipping | None:
+        """The gradient clipping to apply; None when it is off."""
+        if self.clip_grad_norm == 0:
+            return None
+        return Clipping(self.clip_grad_norm, float(self.clip_grad_norm_type), self.clip_grad_type)
 
 
 class Evaluate(Devices):

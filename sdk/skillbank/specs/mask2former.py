@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from skillbank.specs._segmentation import (
+    AnnotationStorage,
     Augmentation,
     EfficientVit,
     MaskDecoder,
@@ -101,7 +102,7 @@ class Split(StrictModel):
     )
 
 
-class Dataset(StrictModel):
+class Dataset(AnnotationStorage):
     """Data sources and pre-processing."""
 
     type: DatasetType = setting(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from skillbank.specs._nvpanoptix3d_dataset import Dataset
 from skillbank.specs._nvpanoptix3d_model import Model
@@ -16,7 +16,7 @@ from skillbank.specs._rules import (
     not_above,
     weights_for,
 )
-from skillbank.specs.base import BaseExperiment, Metric, Network, Rule, StrictModel, section, setting
+from skillbank.specs.base import BaseExperiment, Derived, Metric, Network, Rule, StrictModel, section, setting
 from skillbank.specs.common import Evaluate, GenTrtEngine, Inference, Root
 
 __all__ = ["NETWORK"]
@@ -78,39 +78,43 @@ class _Base(Root):
 class TrainSpec(_Base):
     """Train stage 1 (2D) or stage 2 (3D)."""
 
-    action = "train"
+    action: ClassVar[str] = "train"
 
 
 class EvaluateSpec(_Base):
     """Measure a checkpoint on the test split."""
 
-    action = "evaluate"
+    action: ClassVar[str] = "evaluate"
     evaluate: Evaluate = section(Evaluate, "Evaluation run.")
 
 
 class InferenceSpec(_Base):
     """Reconstruct a folder of images."""
 
-    action = "inference"
+    action: ClassVar[str] = "inference"
     inference: Images = section(Images, "Inference run.")
 
 
 class ExportSpec(_Base):
     """Write the 2D part as ONNX."""
 
-    action = "export"
+    action: ClassVar[str] = "export"
     export: Export = section(Export, "ONNX export.")
 
 
 class GenTrtEngineSpec(_Base):
     """Build a TensorRT engine from the exported graph."""
 
-    action = "gen_trt_engine"
+    action: ClassVar[str] = "gen_trt_engine"
     gen_trt_engine: GenTrtEngine = section(GenTrtEngine, "TensorRT engine builder.")
 
 
+def _factor_of(dataset: str) -> int:
+    return 2 if dataset == "matterport" else 1
+
+
 def _downsample(factor: int, dataset: str) -> str | None:
-    wanted = 2 if dataset == "matterport" else 1
+    wanted = _factor_of(dataset)
     if factor == wanted:
         return None
     return f"{factor} does not fit dataset.name {dataset!r}; 3D metrics of {dataset} need {wanted}"
@@ -144,7 +148,7 @@ _RULES = (
             "train.resume_training_checkpoint_path",
         ),
         check=_stage_two,
-        hint="name the stage-1 job with --parent-job-id, or set train.checkpoint_2d=PATH",
+        hint="name the stage-1 job with --parent-job-id, or -o train.checkpoint_2d=PATH",
         actions=("train",),
         missing=True,
     ),
@@ -153,12 +157,12 @@ _RULES = (
         check=lambda file_2d, file: (
             None if file_2d or file else "empty, so there is no file to write; name one"
         ),
-        hint="set export.onnx_file_2d=model_2d.onnx",
+        hint="-o export.onnx_file_2d=model_2d.onnx",
         actions=("export",),
         missing=True,
     ),
     *(
-        Rule(keys=(key,), check=_onnx_file, hint=f"set {key}=model_2d.onnx")
+        Rule(keys=(key,), check=_onnx_file, hint=f"-o {key}=model_2d.onnx")
         for key in (
             "export.onnx_file_2d",
             "export.onnx_file",
@@ -169,13 +173,13 @@ _RULES = (
     Rule(
         keys=("dataset.downsample_factor", "dataset.name"),
         check=_downsample,
-        hint="2 for matterport, 1 for all other sets",
+        hint="leave dataset.downsample_factor out, so that it follows dataset.name",
         actions=("train", "evaluate", "inference"),
     ),
     Rule(
         keys=("dataset.depth_min", "dataset.depth_max"),
         check=lambda near, far: None if near < far else f"{near:g} m is not nearer than {far:g} m",
-        hint="set dataset.depth_min below dataset.depth_max",
+        hint="lower dataset.depth_min or raise dataset.depth_max",
     ),
     Rule(keys=("dataset.truncation_range",), check=_increasing, hint="the default is [0.0, 12.0]"),
     Rule(
@@ -185,7 +189,7 @@ _RULES = (
             if things < classes
             else f"{things} things do not fit into {classes} classes, of which one is void"
         ),
-        hint="set dataset.num_thing_classes below model.sem_seg_head.num_classes",
+        hint="lower dataset.num_thing_classes or raise model.sem_seg_head.num_classes",
     ),
     weights_for("evaluate"),
     weights_for("inference"),
@@ -195,6 +199,11 @@ _RULES = (
     CHECKPOINT_INTERVAL,
     VALIDATION_INTERVAL,
     BATCH_PROFILE,
+)
+
+_DERIVED = (
+    Derived(key="dataset.downsample_factor", sources=("dataset.name",), value=_factor_of),
+    Derived(key="dataset.iso_value", sources=("dataset.name",), value=lambda name: float(_factor_of(name))),
 )
 
 _STAGE_1 = {"dataset.enable_3d": False}
@@ -246,6 +255,8 @@ _RECIPE: dict[str, Any] = {
     "train.optim.lr": 1e-4,
     "train.optim.lr_scheduler": "Warmuppoly",
     "train.clip_grad_norm": 0.01,
+    "export.input_width": 320,
+    "export.input_height": 256,
     "train.checkpoint_interval": 1000,
     "train.checkpoint_interval_unit": "step",
 }
@@ -253,8 +264,6 @@ _FRONT3D = {**_RECIPE, "dataset.name": "front3d", "model.frustum3d.iso_recon_val
 _MATTERPORT = {
     **_RECIPE,
     "dataset.name": "matterport",
-    "dataset.downsample_factor": 2,
-    "dataset.iso_value": 2.0,
     "dataset.augmentation.size_divisibility": -1,
     "model.frustum3d.surface_weight": 10.0,
 }
@@ -342,6 +351,7 @@ NETWORK = Network(
         "gen_trt_engine.trt_engine_2d": "gen_trt_engine.trt_engine",
     },
     rules=_RULES,
+    derived=_DERIVED,
     metrics=_METRICS,
     base_experiments=_BASE_EXPERIMENTS,
     latest_link=_latest_link,

@@ -8,10 +8,17 @@ from pydantic import Field
 
 from skillbank.specs._oneformer_model import Model, OneFormerSwin
 from skillbank.specs._rules import divisible, not_above
-from skillbank.specs._segmentation import Augmentation, SegmentationExport, Task, segmentation_rules
+from skillbank.specs._segmentation import (
+    AnnotationStorage,
+    Augmentation,
+    SegmentationExport,
+    Task,
+    segmentation_rules,
+)
 from skillbank.specs._segmentation_metrics import segmentation_metrics
 from skillbank.specs.base import ActionSpec, BaseExperiment, Network, Rule, StrictModel, section, setting
 from skillbank.specs.common import (
+    Clipping,
     Evaluate,
     GenTrtEngine,
     Inference,
@@ -63,12 +70,9 @@ class OneFormerAugmentation(Augmentation):
     test_max_size: int = setting(
         1333, "Most the long side may have at test time.", ge=32, automl=True, unit="pixel"
     )
-    fixed_padding: bool = setting(
-        False, "Pad every training image to one size before batching, which keeps host memory steady."
-    )
 
 
-class Dataset(StrictModel):
+class Dataset(AnnotationStorage):
     """Data sources and pre-processing."""
 
     train: Split = section(Split, "Training split.")
@@ -96,18 +100,11 @@ class Dataset(StrictModel):
     label_map: str = setting(
         "", "JSON list of categories with id, name, colour and thing flag; empty derives it from the data."
     )
-    dataset_type: Literal["default", "serialized"] = setting(
-        "default",
-        "serialized keeps the annotations in one buffer that all loader processes share.",
-        any_case=True,
-    )
     task_prob_train: TaskWeights = setting(
-        {"semantic": 1.0, "instance": 1.0, "panoptic": 1.0},
-        "How often each task is drawn in training, as weights; a task left out is never drawn.",
+        {}, "Weights of the tasks drawn in training; one left out is never drawn, empty draws all equally."
     )
     task_prob_val: TaskWeights = setting(
-        {"semantic": 1.0, "instance": 1.0, "panoptic": 1.0},
-        "Tasks of validation: each one with a weight above zero is run on every image.",
+        {}, "Tasks of validation: each with a weight above zero is run on every image; empty runs all."
     )
     task_seq_len: int = setting(77, "Tokens of the task text.", ge=1)
     max_seq_len: int = setting(77, "Tokens of an image's texts; at most the encoder's context_length.", ge=1)
@@ -160,6 +157,15 @@ class Train(SegmentationTrain):
         1.0, "Share of an epoch between validations.", gt=0, le=1, math_cond="> 0.0"
     )
     clip_gradients: ClipGradients = section(ClipGradients, "Other way to write gradient clipping.")
+
+    def clipping(self) -> Clipping | None:
+        """The gradient clipping to apply, what is written in clip_gradients first; None when it is off."""
+        other = self.clip_gradients
+        bound = self.clip_grad_norm if other.clip_value is None else other.clip_value
+        if other.enabled is False or bound == 0:
+            return None
+        norm_type = float(self.clip_grad_norm_type if other.norm_type is None else other.norm_type)
+        return Clipping(bound, norm_type, "full" if other.clip_type else self.clip_grad_type)
 
 
 class OneFormerInference(Inference):
@@ -261,7 +267,7 @@ def _some_weight(key: str) -> Rule:
     return Rule(
         keys=(key,),
         check=lambda weights: (
-            None if any(weights.values()) else "no task has a weight; give at least one above 0"
+            None if not weights or any(weights.values()) else "no task has a weight above 0; give one"
         ),
         hint=f"-o {key}.semantic=1",
     )

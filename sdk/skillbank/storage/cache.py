@@ -5,8 +5,8 @@
                        .part .done     what has arrived so far, and which ranges of it
     trees/12ab.../train/...            one listing of a prefix as a folder; hard links to the copies
 
-A key never changes its content, so nothing here is ever overwritten, and the whole folder may be deleted at any
-time when no job runs.
+A key never changes its content, so nothing here is ever overwritten, and the whole folder may be deleted when
+no job runs.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Tree:
         base = str(self.path)
         for name, slot in zip(self.names, self.slots, strict=True):
             try:
-                found = os.lstat(f"{base}/{name}")  # noqa: PTH116 - a Path for each of a million files is slow
+                found = os.lstat(f"{base}/{name}")
             except OSError:
                 return False
             if slot.size is not None and found.st_size != slot.size and not os.path.islink(f"{base}/{name}"):  # noqa: PTH114
@@ -205,7 +205,7 @@ class Tree:
 
 
 def _show(slot: Slot, target: Path, name: str, names: Sequence[str]) -> None:
-    """Make the copy visible as `target`: a pointer file becomes the link it stands for, all else a hard link."""
+    """Make the copy visible as `target`: a pointer file becomes the link it stands for, else a hard link."""
     pointed = read_pointer(slot.path)
     if pointed is not None and os.path.normpath(f"{name}/../{pointed}") in set(names):
         target.symlink_to(pointed)

@@ -67,6 +67,9 @@ class Body:
 class Store(Protocol):
     """What every kind of place can do."""
 
+    one_request: int
+    """Files up to this size are sent whole; larger ones take all workers for their parts."""
+
     def stat(self, uri: Uri) -> Entry | None:
         """The file or folder, None when it is not there. StorageError: cannot tell."""
 
@@ -75,6 +78,15 @@ class Store(Protocol):
 
     def put(self, path: Path, uri: Uri) -> None:
         """Copy a local file there; it appears whole or not at all."""
+
+    def put_link(self, target: str, uri: Uri) -> None:
+        """Leave a link to `target`, which is relative to the link's own folder."""
+
+    def check_target(self, uri: Uri) -> None:
+        """Raise when files cannot be put there, as far as that can be told without writing."""
+
+    def close(self) -> None:
+        """Close all connections."""
 
 
 class Remote(Store, Protocol):
@@ -105,7 +117,7 @@ def relative_names(entries: Sequence[Entry], root: Uri) -> list[str]:
             wrong.append(f"'{name}' is a file and a folder at once")
     if wrong:
         raise StorageError(
-            f"{root}: {len(wrong)} of {len(names)} objects cannot become local files: {'; '.join(wrong[:10])}",
+            f"{root}: {len(wrong)} of {len(names)} objects cannot be local files: {'; '.join(wrong[:10])}",
             hint="rename these objects in the store",
             key=str(root),
         )

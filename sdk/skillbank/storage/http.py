@@ -32,8 +32,8 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 class HttpStore:
     """Files of web servers.
 
-    Errors are raised without the exception of the library as their cause: its text repeats the whole address, and
-    with it the signature of a signed link.
+    Errors are raised without the exception of the library as their cause: its text repeats the whole address,
+    and with it the signature of a signed link.
 
     Args:
         workers: threads that will use this store at the same time.
@@ -85,7 +85,9 @@ class HttpStore:
         except RequestException as err:
             problem = _broken(err, uri)
         except (OSError, ValueError) as err:
-            problem = StorageError(f"{uri}: the request could not be made ({type(err).__name__})", key=str(uri))
+            problem = StorageError(
+                f"{uri}: the request could not be made ({type(err).__name__})", key=str(uri)
+            )
         raise problem
 
     def stat(self, uri: Uri) -> Entry | None:
@@ -108,7 +110,9 @@ class HttpStore:
                 _refuse(uri, answer)
             found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
             is_part = answer.status_code == 206 and found is not None
-            return _entry(uri, answer, found[2] if found and is_part else answer.headers.get("Content-Length"))
+            return _entry(
+                uri, answer, found[2] if found and is_part else answer.headers.get("Content-Length")
+            )
 
     def list(self, uri: Uri) -> list[Entry]:
         """The file alone: the web has no folders.
@@ -123,7 +127,7 @@ class HttpStore:
 
     @contextmanager
     def open(self, entry: Entry, start: int = 0, stop: int | None = None) -> Iterator[Body]:
-        """Read from `start`, or from 0 where the server cannot continue or the file has changed; `stop` is ignored."""
+        """Read from `start`, or from 0 where the server cannot continue or the file has changed."""
         uri = entry.place
         condition = _condition(entry) if start else None
         headers = {"Range": f"bytes={start}-", "If-Range": condition} if condition else {}
@@ -143,15 +147,33 @@ class HttpStore:
         Raises:
             StorageError: web addresses are read only.
         """
+        self.check_target(uri)
+
+    def put_link(self, target: str, uri: Uri) -> None:
+        """Always refused.
+
+        Raises:
+            StorageError: web addresses are read only.
+        """
+        self.check_target(uri)
+
+    def check_target(self, uri: Uri) -> None:
+        """Always refused.
+
+        Raises:
+            StorageError: web addresses are read only.
+        """
         raise StorageError(
-            f"{uri}: {path.name} cannot be written there: web addresses are read only; allowed: a path, file://, s3://",
+            f"{uri}: web addresses are read only; allowed for writing: a path, file://, s3://",
             hint="use s3://bucket/prefix or a folder",
             key=str(uri),
         )
 
 
 def _missing(uri: Uri) -> NotFoundError:
-    return NotFoundError(f"{uri}: the server has no such file", hint="check the address", key=str(uri), value=str(uri))
+    return NotFoundError(
+        f"{uri}: the server has no such file", hint="check the address", key=str(uri), value=str(uri)
+    )
 
 
 def _refuse(uri: Uri, answer: Response) -> NoReturn:
@@ -178,7 +200,9 @@ def _broken(err: Exception, uri: Uri) -> Exception:
     at = f"{uri}: {uri.host}"
     if isinstance(err, requests.exceptions.SSLError):
         return StorageError(
-            f"{at}: the certificate is not trusted", hint="set REQUESTS_CA_BUNDLE for an own one", key=str(uri)
+            f"{at}: the certificate is not trusted",
+            hint="set REQUESTS_CA_BUNDLE for an own one",
+            key=str(uri),
         )
     if isinstance(err, requests.Timeout):
         return Interrupted(StorageError(f"{at} did not answer in time", hint="try again later", key=str(uri)))
@@ -186,7 +210,9 @@ def _broken(err: Exception, uri: Uri) -> Exception:
         return StorageError(f"{uri}: the address leads nowhere ({type(err).__name__})", key=str(uri))
     what = "cannot be reached" if isinstance(err, requests.ConnectionError) else "broke the connection"
     return Interrupted(
-        StorageError(f"{at} {what} ({type(err).__name__})", hint="check the address and the network", key=str(uri))
+        StorageError(
+            f"{at} {what} ({type(err).__name__})", hint="check the address and the network", key=str(uri)
+        )
     )
 
 
@@ -205,7 +231,10 @@ def _chunks(answer: Response, uri: Uri) -> Iterator[bytes]:
 def _entry(uri: Uri, answer: Response, size: str | None) -> Entry:
     is_number = size is not None and size.isdigit()
     return Entry(
-        uri.full, int(size) if size and is_number else None, _etag(answer), _date(answer.headers.get("Last-Modified"))
+        uri.full,
+        int(size) if size and is_number else None,
+        _etag(answer),
+        _date(answer.headers.get("Last-Modified")),
     )
 
 

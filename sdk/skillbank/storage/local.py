@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skillbank.errors import NotFoundError
-from skillbank.storage.disk import disk_error, replacing
+from skillbank.storage.disk import disk_error, replacing, temporary_name
 from skillbank.storage.entry import Entry
+from skillbank.storage.pointers import pointer_content
 from skillbank.storage.uri import Uri
 
 __all__ = ["LocalStore", "missing_local"]
@@ -21,7 +23,8 @@ def missing_local(path: Path) -> NotFoundError:
     """The error for a file or folder that is not there; the hint names the nearest one that is."""
     parent = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
     try:
-        names = os.listdir(parent) if parent == path.absolute().parent else []
+        near_by = parent if parent == path.absolute().parent else None
+        names = [each.name for each in near_by.iterdir()] if near_by else []
     except OSError:
         names = []
     near = difflib.get_close_matches(path.name, names, n=1)
@@ -31,6 +34,8 @@ def missing_local(path: Path) -> NotFoundError:
 
 class LocalStore:
     """Files of this machine; uris are paths."""
+
+    one_request = 1 << 62
 
     def stat(self, uri: Uri) -> Entry | None:
         """The file or folder; None when it is not there."""
@@ -78,6 +83,37 @@ class LocalStore:
                 return
             with replacing(target, needed=size) as file:
                 shutil.copyfileobj(source, file, 1 << 20)
+
+    def put_link(self, target: str, uri: Uri) -> None:
+        """Make a relative link; a pointer file where the file system has no links."""
+        path = uri.local
+        temporary = temporary_name(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.symlink_to(target)
+            temporary.replace(path)
+        except OSError as err:
+            if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise disk_error(err, path) from err
+            with replacing(path) as file:
+                file.write(pointer_content(target))
+
+    def check_target(self, uri: Uri) -> None:
+        """Make the folder and see whether it can be written to.
+
+        Raises:
+            StorageError: it cannot be made or written.
+        """
+        folder = uri.local
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "permission denied")
+        except OSError as err:
+            raise disk_error(err, folder) from err
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -26,7 +26,9 @@ class Stopped(Exception):  # noqa: N818 - a state on the way, never seen by user
 
 
 @contextmanager
-def file_lock(path: Path, what: str, *, stop: threading.Event | None = None, poll_s: float = 0.05) -> Iterator[None]:
+def file_lock(
+    path: Path, what: str, *, stop: threading.Event | None = None, poll_s: float = 0.05
+) -> Iterator[None]:
     """Hold the lock of this file, waiting while somebody else does.
 
     Args:

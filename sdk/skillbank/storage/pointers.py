@@ -1,6 +1,6 @@
 """Pointer files: how a link such as ``model_latest.pth`` travels through stores that know no links.
 
-A pointer file stands under the name of the link and holds one line with the target, relative to its own folder.
+A pointer file stands under the name of the link and holds one line: the target, relative to its own folder.
 """
 
 from __future__ import annotations
@@ -8,19 +8,23 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-__all__ = ["pointer_content", "read_pointer"]
+__all__ = ["link_target", "pointer_content", "read_pointer"]
 
 _MARK = "skillbank-link: "
 _LONGEST = 1024
 
 
-def pointer_content(link: Path, root: Path) -> bytes | None:
-    """Content of the pointer file for a link to a file below `root`; None when it leads elsewhere or nowhere."""
+def link_target(link: Path, root: Path) -> str | None:
+    """Where a link leads, relative to its own folder; None unless it is a file below `root`."""
     target = link.resolve()
     if not target.is_file() or not target.is_relative_to(root.resolve()):
         return None
-    relative = os.path.relpath(target, link.parent.resolve())
-    return f"{_MARK}{Path(relative).as_posix()}\n".encode()
+    return Path(os.path.relpath(target, link.parent.resolve())).as_posix()
+
+
+def pointer_content(target: str) -> bytes:
+    """Content of the pointer file for a link."""
+    return f"{_MARK}{target}\n".encode()
 
 
 def read_pointer(path: Path) -> str | None:

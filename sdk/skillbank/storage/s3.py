@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 import re
 import threading
@@ -15,12 +16,15 @@ from typing import Any
 from skillbank.errors import NotFoundError, StorageError
 from skillbank.storage.disk import disk_error
 from skillbank.storage.entry import Body, Entry
+from skillbank.storage.pointers import pointer_content
 from skillbank.storage.retry import Interrupted, Retry
 from skillbank.storage.s3_client import Connection, connect
 from skillbank.storage.s3_errors import is_missing, translate
 from skillbank.storage.uri import Uri
 
 __all__ = ["S3Store"]
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _PART = 16 << 20
@@ -68,7 +72,7 @@ class S3Store:
 
     @contextmanager
     def _request(self, uri: Uri) -> Iterator[Any]:
-        """The client; what a request raises becomes an error for the user. boto3 has tried again by itself."""
+        """The client; what a request raises, after the tries of boto3, becomes an error for the user."""
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -81,7 +85,9 @@ class S3Store:
             cause = err.__cause__ or err.__context__
             told = self._translate(cause, uri) if isinstance(cause, Exception) else err
             if isinstance(told, Boto3Error):
-                told = StorageError(f"{uri}: the transfer failed ({type(err).__name__})", hint="try again", key=str(uri))
+                told = StorageError(
+                    f"{uri}: the transfer failed ({type(err).__name__})", hint="try again", key=str(uri)
+                )
             raise (told.error if isinstance(told, Interrupted) else told) from err
 
     def stat(self, uri: Uri) -> Entry | None:
@@ -97,7 +103,10 @@ class S3Store:
                         raise
                 else:
                     return Entry(
-                        str(uri), int(answer["ContentLength"]), _plain(answer.get("ETag")), answer.get("LastModified")
+                        str(uri),
+                        int(answer["ContentLength"]),
+                        _plain(answer.get("ETag")),
+                        answer.get("LastModified"),
                     )
         try:
             with self._request(uri) as client:
@@ -147,7 +156,9 @@ class S3Store:
             now = _plain(answer.get("ETag"))
             if entry.etag and now and now != entry.etag:
                 raise StorageError(
-                    f"{uri}: the object changed while it was being read", hint="run the command again", key=str(uri)
+                    f"{uri}: the object changed while it was being read",
+                    hint="run the command again",
+                    key=str(uri),
                 )
             yield Body(start, self._chunks(stream, uri), _digests(entry, answer))
 
@@ -171,6 +182,34 @@ class S3Store:
             )
         self._retry.call(lambda: self._put_once(path, uri))
 
+    def put_link(self, target: str, uri: Uri) -> None:
+        """Upload a pointer file."""
+        self._retry.call(lambda: self._put_small(pointer_content(target), uri))
+
+    def check_target(self, uri: Uri) -> None:
+        """Ask for the bucket.
+
+        Raises:
+            NotFoundError: there is no such bucket.
+            StorageError: the store cannot be reached or refuses the credentials.
+        """
+        from botocore.exceptions import ClientError
+
+        with self._request(uri) as client:
+            try:
+                client.head_bucket(Bucket=uri.host)
+            except ClientError as err:
+                if is_missing(err):
+                    err.response["Error"]["Code"] = "NoSuchBucket"
+                # The right to write does not include the right to ask for the bucket.
+                elif err.response.get("Error", {}).get("Code") == "403":
+                    log.warning(
+                        "%s: the bucket does not answer to these credentials; writing is tried all the same",
+                        uri,
+                    )
+                    return
+                raise
+
     def _put_once(self, path: Path, uri: Uri) -> None:
         try:
             before = path.stat()
@@ -183,7 +222,10 @@ class S3Store:
             after = path.stat()
         except OSError as err:
             raise disk_error(err, path) from err
-        if before.st_size > _PART and (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        if before.st_size > _PART and (before.st_size, before.st_mtime_ns) != (
+            after.st_size,
+            after.st_mtime_ns,
+        ):
             raise Interrupted(
                 StorageError(f"{path}: it changes while it is uploaded", hint="upload it when it is complete")
             )
@@ -222,7 +264,9 @@ def _plain(etag: str | None) -> str | None:
 
 
 def _entry(bucket: str, item: Any) -> Entry:
-    return Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]), _plain(item.get("ETag")), item.get("LastModified"))
+    return Entry(
+        f"s3://{bucket}/{item['Key']}", int(item["Size"]), _plain(item.get("ETag")), item.get("LastModified")
+    )
 
 
 def _digests(entry: Entry, answer: Any) -> dict[str, str]:

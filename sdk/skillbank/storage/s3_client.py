@@ -1,4 +1,4 @@
-"""The connection to an S3 store: credentials and endpoint from the environment, pool, time limits, retries."""
+"""The connection to an S3 store: credentials and endpoint from the environment, pool, time limits, tries."""
 
 from __future__ import annotations
 
@@ -119,10 +119,12 @@ def connect(*, workers: int, retry: Retry, timeout_s: float) -> Connection:
         raise credentials_error(err) from err
     except ValueError as err:
         raise StorageError(
-            "S3 settings: AWS_ENDPOINT_URL, AWS_MAX_ATTEMPTS or AWS_RETRY_MODE has a value that cannot be used",
+            "S3 settings: AWS_ENDPOINT_URL, AWS_MAX_ATTEMPTS or AWS_RETRY_MODE cannot be used as it is",
             hint="export AWS_ENDPOINT_URL=https://host:port",
         ) from err
     shown = show(client.meta.endpoint_url)
     if not signed:
-        log.warning("no S3 credentials were found: requests to %s go out unsigned; only public buckets answer", shown)
+        log.warning(
+            "no S3 credentials were found: requests to %s are not signed; only public buckets answer", shown
+        )
     return Connection(client, signed, shown)

@@ -1,4 +1,4 @@
-"""What the user is told when an S3 store refuses. Texts of the server are left out: they may repeat what we sent."""
+"""What the user is told when an S3 store refuses. Its words are left out: they may repeat what we sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ _CREDENTIALS = {
 }
 _DENIED = ("AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "401", "Forbidden", "Unauthorized")
 _MISSING = ("NoSuchKey", "NotFound", "404")
-_REGION = ("PermanentRedirect", "301", "307", "IllegalLocationConstraintException", "AuthorizationHeaderMalformed")
+_REGION = (
+    "PermanentRedirect",
+    "301",
+    "307",
+    "IllegalLocationConstraintException",
+    "AuthorizationHeaderMalformed",
+)
 _BUSY = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "TooManyRequests")
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507")
 
@@ -32,10 +38,12 @@ def credentials_error(err: Exception) -> StorageError:
     from botocore import exceptions as boto
 
     if isinstance(err, boto.ProfileNotFound):
-        return StorageError("S3 credentials: the profile in AWS_PROFILE is not there", hint="aws configure list-profiles")
+        return StorageError(
+            "S3 credentials: the profile in AWS_PROFILE is not there", hint="aws configure list-profiles"
+        )
     if isinstance(err, boto.PartialCredentialsError):
         return StorageError(
-            "S3 credentials: only one half is set; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together",
+            "S3 credentials: only one half is set; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             hint=_SET_KEYS,
         )
     if isinstance(err, boto.NoCredentialsError):
@@ -75,11 +83,18 @@ def translate(err: Exception, uri: Uri, *, endpoint: str, signed: bool) -> Excep
         return Interrupted(
             StorageError(f"{uri}: {endpoint} did not answer in time", hint="try again later", key=str(uri))
         )
-    broken = (boto.ResponseStreamingError, boto.IncompleteReadError, boto.FlexibleChecksumError, boto.HTTPClientError)
+    broken = (
+        boto.ResponseStreamingError,
+        boto.IncompleteReadError,
+        boto.FlexibleChecksumError,
+        boto.HTTPClientError,
+    )
     if isinstance(err, (*broken, ConnectionError, TimeoutError)):
         return Interrupted(
             StorageError(
-                f"{uri}: the connection to {endpoint} broke ({type(err).__name__})", hint="try again", key=str(uri)
+                f"{uri}: the connection to {endpoint} broke ({type(err).__name__})",
+                hint="try again",
+                key=str(uri),
             )
         )
     if isinstance(err, boto.BotoCoreError):
@@ -102,14 +117,21 @@ def _refused(err: Any, uri: Uri, endpoint: str, signed: bool) -> Exception:
         )
     if code in _MISSING or status == 404:
         return NotFoundError(
-            f"{uri}: no such object", hint=f"see what is there: aws s3 ls s3://{uri.host}/", key=shown, value=shown
+            f"{uri}: no such object",
+            hint=f"see what is there: aws s3 ls s3://{uri.host}/",
+            key=shown,
+            value=shown,
         )
     if code in _REGION:
         return StorageError(
-            f"{uri}: the bucket is in another region ({code})", hint="export AWS_DEFAULT_REGION=...", key=shown
+            f"{uri}: the bucket is in another region ({code})",
+            hint="export AWS_DEFAULT_REGION=...",
+            key=shown,
         )
     if code in _CREDENTIALS:
-        return StorageError(f"{uri}: {endpoint} refuses: {_CREDENTIALS[code]} ({code})", hint=_SET_KEYS, key=shown)
+        return StorageError(
+            f"{uri}: {endpoint} refuses: {_CREDENTIALS[code]} ({code})", hint=_SET_KEYS, key=shown
+        )
     if code in _DENIED or status in (401, 403):
         if not signed:
             return StorageError(
@@ -121,7 +143,9 @@ def _refused(err: Any, uri: Uri, endpoint: str, signed: bool) -> Exception:
             key=shown,
         )
     if code in _FULL or status == 507:
-        return StorageError(f"{uri}: the store at {endpoint} is full ({code})", hint="free some space there", key=shown)
+        return StorageError(
+            f"{uri}: the store at {endpoint} is full ({code})", hint="free some space there", key=shown
+        )
     if code in ("PreconditionFailed", "412", "InvalidRange", "416"):
         return StorageError(
             f"{uri}: the object changed while it was being read", hint="run the command again", key=shown

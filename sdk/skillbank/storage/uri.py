@@ -1,7 +1,8 @@
 """Names of places: plain paths, ``file://``, ``s3://`` and ``http(s)://``.
 
-What follows the ``?`` of a web address may be a signature, and what stands before an ``@`` a password. Neither is
-part of any text made here: `str` of a `Uri` and `show` are for logs and errors, `Uri.full` is for the connection.
+What follows the ``?`` of a web address may be a signature, and what stands before an ``@`` a password.
+Neither is part of any text made here: `str` of a `Uri` and `show` are for logs and errors, `Uri.full` is for
+the connection.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def _parse_web(text: str, scheme: str) -> Uri:
 
 
 def join(uri: str, *parts: str) -> str:
-    """A place below another one; empty parts are skipped. A query is dropped: a signature fits one object only.
+    """A place below another one; empty parts are skipped. A query is dropped: a signature fits one object.
 
     Examples:
         >>> join("s3://bucket/data/", "meta/train.json")

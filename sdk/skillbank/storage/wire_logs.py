@@ -10,7 +10,7 @@ _WIRE = ("boto3", "botocore", "s3transfer", "urllib3")
 
 
 def quiet_wire_logs() -> None:
-    """Raise the level of these loggers to INFO where an application turned on DEBUG for all; called on connecting."""
+    """Raise these loggers to INFO where an application turned on DEBUG; called on connecting."""
     for name in _WIRE:
         logger = logging.getLogger(name)
         if logger.getEffectiveLevel() < logging.INFO:

@@ -1,0 +1,248 @@
+"""Specs on the command line: templates, checks, keys, and where values come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skillbank.errors import MissingValueError, UsageError, collect
+from skillbank_runners.cli.options import NetworkWord, Output, Overrides
+from skillbank_runners.cli.output import emit, talk, to_yaml, write
+
+if TYPE_CHECKING:
+    from skillbank.specs.load import ResolvedSpec
+
+__all__ = ["explain", "keys", "origin_rows", "split_words", "template", "validate"]
+
+ActionWord = Annotated[str, typer.Argument(metavar="ACTION", help="Such as train or export.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SPEC] [KEY=VALUE]", help="A file, @FILE or JSON text; then settings that win over it."),
+]
+
+_KEY_COLUMNS = ("key", "type", "default", "allowed", "automl", "description")
+_ORIGIN_COLUMNS = ("key", "value", "origin", "detail")
+
+
+def split_words(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """A spec source, if the first word is one, and the ``KEY=VALUE`` words.
+
+    Raises:
+        UsageError: a second word that is no setting.
+    """
+    rest = list(words or ())
+    source = None
+    if rest and not _is_setting(rest[0]):
+        source = rest.pop(0)
+    wrong = [word for word in rest if "=" not in word]
+    if wrong:
+        raise UsageError(
+            f"{wrong[0]!r} is no setting; settings are written KEY=VALUE",
+            hint="train.num_epochs=5",
+            key=wrong[0],
+        )
+    return source, rest
+
+
+def _is_setting(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    return bool(equals) and all(part.isidentifier() for part in key.split("."))
+
+
+def template(
+    network: NetworkWord,
+    action: ActionWord,
+    output: Output = None,
+) -> None:
+    """Print a complete spec with a comment on every key, as YAML also when piped; -o json leaves the comments out.
+
+    Example:
+    skillbank spec template mask2former train > spec.yaml
+    """
+    from skillbank.skill_info import skill_dir
+    from skillbank.specs import network as find_network
+    from skillbank.specs import spec_class
+    from skillbank.specs.load import default_spec
+
+    found = find_network(network)
+    spec_class(network, action)
+    packaged = skill_dir(found) / "references" / f"spec_template_{action}.yaml"
+    if output not in (None, "yaml"):
+        emit(default_spec(network, action), output)
+    elif packaged.is_file():
+        write(packaged.read_text(encoding="utf-8"))
+    else:
+        write(to_yaml(default_spec(network, action)))
+
+
+def _resolved(network: str, action: str, words: Sequence[str] | None, *, draft: bool) -> ResolvedSpec:
+    from skillbank.specs.load import Layer, build_spec, parse_overrides, read_spec
+
+    source, settings = split_words(words)
+    layers = []
+    if source is not None:
+        layers.append(Layer("file", source if len(source) < 200 else "text", read_spec(source)))
+    if settings:
+        layers.append(Layer("override", "command line", parse_overrides(settings)))
+    return build_spec(network, action, layers, draft=draft)
+
+
+def validate(
+    network: NetworkWord,
+    action: ActionWord,
+    words: Words = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Values that datasets or a parent job would fill must be there too.")
+    ] = False,
+    output: Output = None,
+) -> None:
+    """Check a spec and report every problem at once; exit code 3 when there is one.
+
+    Mandatory values that are still empty are listed and, without --complete, accepted: datasets and parent jobs
+    fill them later.
+
+    Example:
+    skillbank spec validate mask2former train spec.yaml train.num_epochs=5
+    """
+    from skillbank.specs import spec_class
+    from skillbank.specs.load import missing_keys
+
+    spec_class(network, action)
+    resolved = _resolved(network, action, words, draft=True)
+    missing = missing_keys(network, action, resolved.nested())
+    if complete and missing:
+        raise collect(
+            [
+                MissingValueError(
+                    f"{key}: empty, and {action} needs it", hint=f"{key}=VALUE", key=key
+                )
+                for key in missing
+            ],
+            f"spec {network} {action}",
+        )
+    emit(
+        {
+            "valid": True,
+            "network": network,
+            "action": action,
+            "missing": missing,
+            "notes": list(resolved.notes),
+        },
+        output,
+    )
+    if missing:
+        talk(f"note: still empty, to be filled by datasets, a parent job or settings: {', '.join(missing)}")
+
+
+def explain(network: NetworkWord, action: ActionWord, words: Words = None, output: Output = None) -> None:
+    """Show every value of the resolved spec and where it comes from.
+
+    Example:
+    skillbank spec explain mask2former train spec.yaml train.num_epochs=5
+    """
+    from skillbank.specs import spec_class
+
+    spec_class(network, action)
+    resolved = _resolved(network, action, words, draft=True)
+    emit(origin_rows(resolved), output, columns=_ORIGIN_COLUMNS, name="key")
+    for note in resolved.notes:
+        talk(f"note: {note}")
+
+
+def origin_rows(resolved: ResolvedSpec) -> list[dict[str, Any]]:
+    """One row for each value: key, value, kind and detail of its origin."""
+    return [
+        {"key": key, "value": value, "origin": origin.kind if origin else "default", "detail": origin.detail if origin else ""}
+        for key, value in _leaves(resolved.nested())
+        for origin in (resolved.origins.get(key),)
+    ]
+
+
+def _leaves(nested: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in nested.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            rows += _leaves(value, f"{key}.")
+        else:
+            rows.append((key, value))
+    return rows
+
+
+def keys(
+    network: NetworkWord,
+    action: ActionWord,
+    match: Annotated[
+        str | None, typer.Option("--match", metavar="TEXT", help="Keys and descriptions that contain the text.")
+    ] = None,
+    popular: Annotated[bool, typer.Option("--popular", help="Keys that are often edited.")] = False,
+    automl: Annotated[bool, typer.Option("--automl", help="Keys that a search may vary.")] = False,
+    output: Output = None,
+) -> None:
+    """List the keys of a spec with type, default, bounds and description.
+
+    Example:
+    skillbank spec keys mask2former train --match lr
+    """
+    from skillbank.specs import spec_class
+
+    rows = key_rows(spec_class(network, action))
+    if match:
+        rows = [row for row in rows if match.lower() in f"{row['key']} {row['description']}".lower()]
+    if popular:
+        rows = [row for row in rows if row["popular"]]
+    if automl:
+        rows = [row for row in rows if row["automl"] != "never"]
+    emit(rows, output, columns=_KEY_COLUMNS, name="key")
+
+
+def key_rows(model: Any) -> list[dict[str, Any]]:
+    """A row for each value a spec class holds, in its own order."""
+    from skillbank.specs.base import field_note, walk
+
+    rows = []
+    for key, info, section in walk(model):
+        if section is not None:
+            continue
+        note = field_note(info)
+        rows.append(
+            {
+                "key": key,
+                "type": _type_name(info.annotation),
+                "default": info.get_default(call_default_factory=True, validated_data={}),
+                "allowed": _allowed(info),
+                "popular": note.popular,
+                "automl": {True: "default", False: "never", None: "on request"}[note.automl],
+                "unit": note.unit,
+                "mandatory_for": list(note.mandatory_for),
+                "description": info.description or "",
+            }
+        )
+    return rows
+
+
+def _type_name(annotation: Any) -> str:
+    from typing import Literal, get_args, get_origin
+
+    if get_origin(annotation) is Literal:
+        return "option"
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "").replace("NoneType", "None")
+
+
+def _allowed(info: Any) -> str:
+    from typing import Literal, get_args, get_origin
+
+    if get_origin(info.annotation) is Literal:
+        return ", ".join(str(option) for option in get_args(info.annotation))
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "multiple of", "pattern": "matches"}
+    found = []
+    for item in info.metadata:
+        for name, sign in signs.items():
+            value = getattr(item, name, None)
+            if value is not None:
+                found.append(f"{sign} {value}")
+    return ", ".join(found)

@@ -1,0 +1,116 @@
+"""Why an action failed, in words that help: memory, a missing package, a killed loader, or a bug of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from skillbank.errors import OutOfMemoryError, RuntimeMissingError, SkillBankError
+
+__all__ = ["Unexpected", "explain", "memory_hint"]
+
+_MEMORY_TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "cublas_status_alloc_failed",
+    "unable to allocate",
+    "defaultcpuallocator",
+)
+_LOADER_TEXTS = ("dataloader worker", "killed by signal")
+_SHARED_TEXTS = ("bus error", "shared memory", "no space left on device: '/dev/shm")
+_FIRST = 400
+
+
+class Unexpected(SkillBankError):
+    """An error that nobody foresaw; the traceback is in the log."""
+
+    code = "internal"
+    exit_code = 1
+
+
+def explain(
+    error: BaseException, spec: Mapping[str, Any], action: str, memory_keys: Sequence[str] = ()
+) -> SkillBankError:
+    """The error as one that a record can hold.
+
+    Args:
+        error: what ended the action.
+        spec: nested, for naming settings with their value.
+        memory_keys: see `Implementation.memory_keys`.
+    """
+    if isinstance(error, SkillBankError):
+        return error
+    text = _first_line(error)
+    lower = str(error).lower()
+    if all(part in lower for part in _LOADER_TEXTS):
+        shared = any(part in lower for part in _SHARED_TEXTS)
+        what = "shared memory (/dev/shm) ran out" if shared else "a loader process was killed, so host memory ran out"
+        return OutOfMemoryError(f"{action}: {what}: {text}", hint=_worker_hint(spec, action))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _is_about_memory(lower):
+        on_gpu = "cuda" in lower or type(error).__name__ == "OutOfMemoryError"
+        where = "GPU" if on_gpu else "host"
+        return OutOfMemoryError(
+            f"{action}: {where} memory ran out ({text or type(error).__name__})",
+            hint=memory_hint(spec, action, memory_keys),
+        )
+    if isinstance(error, ImportError):
+        name = error.name or text
+        return RuntimeMissingError(
+            f"{action}: {name} cannot be imported ({text})",
+            hint="pip install -c constraints.txt 'skillbank[runtime]'",
+            key=name,
+        )
+    return Unexpected(
+        f"{action}: {type(error).__name__}: {text}", hint="the log has the traceback; please report it with the spec"
+    )
+
+
+def memory_hint(spec: Mapping[str, Any], action: str, more: Sequence[str] = ()) -> str:
+    """The settings that lower the need for memory, as options with values to try."""
+    options = []
+    for key, value in _leaves(spec):
+        block = key.split(".")[0]
+        if block in ("dataset", "data", action) and key.endswith("batch_size") and _is_above_one(value):
+            options.append(f"-o {key}={max(1, value // 2)}")
+        if key == f"{action}.activation_checkpoint" and value is False:
+            options.append(f"-o {key}=true")
+    for entry in more:
+        key, _, wanted = entry.partition("=")
+        value = dict(_leaves(spec)).get(key)
+        if wanted:
+            options += [f"-o {key}={wanted}"] if str(value).lower() != wanted.lower() else []
+        elif _is_above_one(value):
+            options.append(f"-o {key}={value // 2}")
+    unique = list(dict.fromkeys(options))
+    return "lower " + ", or ".join(unique) if unique else "use a smaller model, smaller images or a larger device"
+
+
+def _worker_hint(spec: Mapping[str, Any], action: str) -> str:
+    options = [
+        f"-o {key}={value // 2}"
+        for key, value in _leaves(spec)
+        if key.split(".")[-1] in ("num_workers", "workers") and isinstance(value, int) and value > 0
+    ]
+    return "use fewer loader processes: " + ", ".join(options) if options else memory_hint(spec, action)
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _is_above_one(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 1
+
+
+def _is_about_memory(lower: str) -> bool:
+    return any(text in lower for text in _MEMORY_TEXTS)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:_FIRST] if lines else ""

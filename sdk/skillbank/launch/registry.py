@@ -1,0 +1,85 @@
+"""Launchers by name, and the one way to cancel a job whatever started it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from skillbank.errors import InvalidTransitionError, UsageError
+from skillbank.jobs.files import read_json
+from skillbank.jobs.reconcile import processes_of
+from skillbank.jobs.record import Job, JobFolder
+from skillbank.jobs.states import State
+from skillbank.jobs.store import JobStore
+from skillbank.launch.base import Launcher
+
+__all__ = ["NAMES", "cancel_job", "get_launcher"]
+
+log = logging.getLogger(__name__)
+
+NAMES = ("local", "debug")
+
+
+def get_launcher(name: str, store: JobStore, *, run: Callable[[Path], int] | None = None) -> Launcher:
+    """The launcher of this name.
+
+    Args:
+        name: one of `NAMES`.
+        store: where the jobs are recorded.
+        run: what the debug launcher calls with the job folder.
+
+    Raises:
+        UsageError: unknown name, or no `run` for the debug launcher.
+    """
+    if name == "local":
+        from skillbank.launch.local import LocalLauncher
+
+        return LocalLauncher(store)
+    if name == "debug":
+        from skillbank.launch.debug import DebugLauncher
+
+        if run is None:
+            raise UsageError(
+                "launcher debug: it runs jobs inside the calling process and needs a function to call",
+                hint="get_launcher('debug', store, run=function), or use the launcher local",
+            )
+        return DebugLauncher(run, store)
+    raise UsageError(
+        f"launcher: {name!r} is not available; use {' or '.join(NAMES)}",
+        hint=f"--launcher {NAMES[0]}",
+        key="launcher",
+        value=name,
+        allowed=NAMES,
+    )
+
+
+def cancel_job(
+    store: JobStore, job_id: str, *, grace_s: float = 10.0, launcher: Launcher | None = None
+) -> Job:
+    """Stop a job, wherever it is on its way; one that is final is given back as it is.
+
+    Args:
+        store: where the job is recorded.
+        job_id: the job.
+        grace_s: how long the worker may take to save its work.
+        launcher: what started the job; default by the name in its record.
+
+    Raises:
+        NotFoundError: no such job.
+        LaunchError: the launcher cannot stop it, because it runs on another machine for example.
+    """
+    job = store.get(job_id)
+    if job.state.is_final:
+        return job
+    ref = job.backend_ref or read_json(JobFolder(job.folder).launch) or {}
+    try:
+        store.transition(job_id, State.CANCELING, "cancel asked for")
+        if processes_of(ref):
+            (launcher or get_launcher(job.launcher, store)).cancel(ref, grace_s=grace_s)
+            # Settles the record, unless even SIGKILL has not ended the worker yet.
+            return store.get(job_id)
+        store.transition(job_id, State.CANCELED, "canceled before it was started")
+    except InvalidTransitionError:
+        log.debug("job %s ended by itself meanwhile", job_id)
+    return store.get(job_id)

@@ -1,0 +1,54 @@
+"""Whether the heavy parts that a job needs are there; asked by name only, nothing is imported."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from skillbank.errors import RuntimeMissingError
+from skillbank.specs.base import Network
+
+__all__ = ["has_implementation", "is_installed", "require_runtime"]
+
+_INSTALL = "pip install -c constraints.txt 'skillbank[{extra}]'"
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # a package above it is not there
+        return False
+
+
+def has_implementation(network: Network) -> bool:
+    """Whether this version ships the network itself, not only its specs and playbook."""
+    return is_installed(network.impl)
+
+
+def require_runtime(network: Network, *, route: str = "direct") -> None:
+    """Refuse a job that could not run here.
+
+    Args:
+        route: ``automl`` needs the search engine too.
+
+    Raises:
+        RuntimeMissingError: names what is missing and how to get it.
+    """
+    if not is_installed("torch"):
+        raise RuntimeMissingError(
+            f"running {network.name} needs PyTorch, which is not installed",
+            hint=f"{_INSTALL.format(extra='runtime')}; --dry-run shows the job without it",
+            key="torch",
+        )
+    if not has_implementation(network):
+        raise RuntimeMissingError(
+            f"this version has no implementation of {network.name} yet; specs, schemas and playbooks are complete",
+            hint="--dry-run shows the job",
+            key=network.impl,
+        )
+    if route == "automl" and not is_installed("optuna"):
+        raise RuntimeMissingError(
+            "a search needs Optuna, which is not installed",
+            hint=f"{_INSTALL.format(extra='automl')}, or train directly with policy off",
+            key="optuna",
+        )
