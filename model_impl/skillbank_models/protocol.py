@@ -45,7 +45,7 @@ class KpiWriter(Protocol):
     def running(self, message: str, **fields: Any) -> None:
         """Say what is going on."""
 
-    def metrics(self, kpi: Mapping[str, float], message: str = "", **fields: Any) -> None:
+    def metrics(self, kpi: Mapping[str, float], *, message: str = "", **fields: Any) -> None:
         """Report numbers."""
 
 
@@ -131,5 +131,3 @@ class Implementation:
     load_weights: Callable[[LightningModule, Path, Any], None] | None = None
     sample_names: Callable[[Any], Sequence[str]] | None = None
     memory_keys: tuple[str, ...] = ()
-
-

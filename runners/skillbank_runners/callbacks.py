@@ -36,9 +36,14 @@ _SAMPLE_KEYS = ("sample_ids", "image_ids", "image_id", "file_names", "file_name"
 
 
 def finite_metrics(trainer: pl.Trainer) -> dict[str, float]:
-    """The numbers logged so far that are numbers, by name."""
+    """The numbers logged so far that are numbers, by name.
+
+    A number that is logged per step and per epoch comes under three names; the plain one is kept.
+    """
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
-    return {name: value for name, value in sorted(values.items()) if math.isfinite(value)}
+    forked = {f"{name}{ending}" for name in values for ending in ("_step", "_epoch")}
+    kept = sorted(values.keys() - forked)
+    return {name: values[name] for name in kept if math.isfinite(values[name])}
 
 
 def sample_names(batch: Any) -> list[str]:
@@ -91,12 +96,14 @@ class Progress(pl.Callback):
             return
         self._said = now
         batches = int(trainer.num_training_batches)
-        remaining = (now - self._epoch_began) / (batch_idx + 1) * (
-            batches - batch_idx - 1 + batches * (_last_epoch(trainer) - trainer.current_epoch)
+        remaining = (
+            (now - self._epoch_began)
+            / (batch_idx + 1)
+            * (batches - batch_idx - 1 + batches * (_last_epoch(trainer) - trainer.current_epoch))
         )
         self._status.metrics(
             finite_metrics(trainer),
-            f"epoch {trainer.current_epoch}: {batch_idx + 1} of {batches} batches",
+            message=f"epoch {trainer.current_epoch}: {batch_idx + 1} of {batches} batches",
             epoch=trainer.current_epoch,
             max_epoch=_last_epoch(trainer),
             cur_iter=batch_idx + 1,
@@ -111,7 +118,7 @@ class Progress(pl.Callback):
         epoch = trainer.current_epoch
         self._status.metrics(
             kpi,
-            f"epoch {epoch} done",
+            message=f"epoch {epoch} done",
             epoch=epoch,
             max_epoch=_last_epoch(trainer),
             global_step=trainer.global_step,
@@ -176,12 +183,16 @@ class LossGuard(pl.Callback):
         event.synchronize()
         self._judge(trainer, value, batch)
 
-    def _judge(self, trainer: pl.Trainer, value: torch.Tensor, batch: tuple[int, int, int, list[str]]) -> None:
+    def _judge(
+        self, trainer: pl.Trainer, value: torch.Tensor, batch: tuple[int, int, int, list[str]]
+    ) -> None:
         if bool(torch.isfinite(value).all()):
             return
         epoch, step, index, names = batch
         bad = [
-            name for name, number in trainer.callback_metrics.items() if not bool(torch.isfinite(number).all())
+            name
+            for name, number in trainer.callback_metrics.items()
+            if not bool(torch.isfinite(number).all())
         ]
         where = f"epoch {epoch}, step {step}, batch {index}"
         of = f" (samples {', '.join(names)})" if names else ""
@@ -254,7 +265,9 @@ class Frozen(pl.Callback):
                 f"at the top {', '.join(path for path in known if '.' not in path)}"
             )
             if len(unknown) == len(names):
-                raise InvalidValueError(text, hint="-o train.freeze=[]", key="train.freeze", value=list(names))
+                raise InvalidValueError(
+                    text, hint="-o train.freeze=[]", key="train.freeze", value=list(names)
+                )
             log.warning("%s; it is left out", text)
         parameters = {id(parameter): parameter for part in self.modules for parameter in part.parameters()}
         for parameter in parameters.values():
@@ -292,7 +305,9 @@ class Generators(pl.Callback):
         if len(states) == self._order.world:
             self._restored = states[self._order.rank]
         else:
-            log.warning("the run had %d processes, now %d: random numbers differ", len(states), self._order.world)
+            log.warning(
+                "the run had %d processes, now %d: random numbers differ", len(states), self._order.world
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give every process numbers of its own."""

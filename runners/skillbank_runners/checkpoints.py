@@ -133,7 +133,9 @@ def read_checkpoint(path: Path, *, key: str = "checkpoint") -> dict[str, Any]:
         InvalidValueError: damaged, or not a checkpoint of tensors and plain values.
     """
     if not path.is_file():
-        raise NotFoundError(f"{key}: there is no file {path}", hint=f"ls -l {path.parent}", key=key, value=str(path))
+        raise NotFoundError(
+            f"{key}: there is no file {path}", hint=f"ls -l {path.parent}", key=key, value=str(path)
+        )
     try:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -170,7 +170,9 @@ class EpochLoader:
                     break
                 done += 1
                 yield batch
-            assert done > before, f"the {self.stage} loader gave nothing although it has {self._pass_length} batches"
+            assert done > before, (
+                f"the {self.stage} loader gave nothing although it has {self._pass_length} batches"
+            )
             number, skip = number + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -235,7 +237,9 @@ class EpochLoader:
             )
         if self.order.world > 1 and not self._shards_itself:
             if self._is_iterable:
-                raise TypeError(f"{type(self.dataset).__name__} must share out its data and set shards_itself")
+                raise TypeError(
+                    f"{type(self.dataset).__name__} must share out its data and set shards_itself"
+                )
             if count < self.order.world:
                 raise DataError(
                     f"the {self.stage} data gives {count} batch{'es' if count > 1 else ''}, fewer than the "
@@ -261,7 +265,9 @@ class EpochLoader:
             given["persistent_workers"] = loader.persistent_workers
             given["multiprocessing_context"] = loader.multiprocessing_context
         if self._is_iterable:
-            return DataLoader(loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **given)
+            return DataLoader(
+                loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **given
+            )
         dataset = _SeededDataset(loader.dataset)
         if loader.batch_sampler is None:
             return DataLoader(dataset, batch_size=None, sampler=self._tickets, **given)
@@ -283,7 +289,9 @@ def arrange(data: pl.LightningDataModule, order: DataOrder, *, train_length: int
             setattr(data, name, _arranged(getattr(data, name), order, stage, length))
 
 
-def _arranged(build: Callable[[], Any], order: DataOrder, stage: str, length: int | None) -> Callable[[], Any]:
+def _arranged(
+    build: Callable[[], Any], order: DataOrder, stage: str, length: int | None
+) -> Callable[[], Any]:
     def wrap(found: Any) -> Any:
         if isinstance(found, DataLoader):
             return EpochLoader(found, order, stage, length=length)

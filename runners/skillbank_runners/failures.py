@@ -45,9 +45,17 @@ def explain(
     lower = str(error).lower()
     if all(part in lower for part in _LOADER_TEXTS):
         shared = any(part in lower for part in _SHARED_TEXTS)
-        what = "shared memory (/dev/shm) ran out" if shared else "a loader process was killed, so host memory ran out"
+        what = (
+            "shared memory (/dev/shm) ran out"
+            if shared
+            else "a loader process was killed, so host memory ran out"
+        )
         return OutOfMemoryError(f"{action}: {what}: {text}", hint=_worker_hint(spec, action))
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _is_about_memory(lower):
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or _is_about_memory(lower)
+    ):
         on_gpu = "cuda" in lower or type(error).__name__ == "OutOfMemoryError"
         where = "GPU" if on_gpu else "host"
         return OutOfMemoryError(
@@ -62,7 +70,8 @@ def explain(
             key=name,
         )
     return Unexpected(
-        f"{action}: {type(error).__name__}: {text}", hint="the log has the traceback; please report it with the spec"
+        f"{action}: {type(error).__name__}: {text}",
+        hint="the log has the traceback; please report it with the spec",
     )
 
 
@@ -83,7 +92,11 @@ def memory_hint(spec: Mapping[str, Any], action: str, more: Sequence[str] = ()) 
         elif _is_above_one(value):
             options.append(f"-o {key}={value // 2}")
     unique = list(dict.fromkeys(options))
-    return "lower " + ", or ".join(unique) if unique else "use a smaller model, smaller images or a larger device"
+    return (
+        "lower " + ", or ".join(unique)
+        if unique
+        else "use a smaller model, smaller images or a larger device"
+    )
 
 
 def _worker_hint(spec: Mapping[str, Any], action: str) -> str:

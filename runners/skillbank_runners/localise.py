@@ -17,6 +17,7 @@ from skillbank.storage.uri import is_remote, join, parse
 
 if TYPE_CHECKING:
     from skillbank.storage import Storage
+    from skillbank.storage.upload import Uploader
 
 __all__ = ["Places", "fetch_inputs", "fetch_latest", "place_results"]
 
@@ -36,15 +37,23 @@ class Places:
     folder: Path
     trees: dict[Path, str] = field(default_factory=dict)
     files: dict[Path, str] = field(default_factory=dict)
+    _uploaders: list[Uploader] = field(default_factory=list)
 
     def sending(self, stack: ExitStack, storage: Storage, *, excludes: list[str], interval_s: float) -> None:
         """Send results while the stack is open, and what is left when it closes, whatever ends it."""
-        from skillbank.storage import Uploader
+        from skillbank.storage.upload import Uploader
 
         for folder, uri in self.trees.items():
-            stack.enter_context(
-                Uploader(folder, uri, excludes=excludes, interval_s=interval_s, storage=storage)
-            )
+            uploader = Uploader(folder, uri, excludes=excludes, interval_s=interval_s, storage=storage)
+            self._uploaders.append(stack.enter_context(uploader))
+
+    def send_rest(self) -> None:
+        """Send what is left without closing anything; for a job that cannot be unwound."""
+        for uploader in self._uploaders:
+            try:
+                uploader.sync(final=True)
+            except SkillBankError as err:
+                log.error("%s", err.message)
 
     def send_files(self, storage: Storage) -> None:
         """Send single results that were asked for at a place of their own."""
@@ -137,14 +146,18 @@ def _local(value: Any, key: str, rule: Input, storage: Storage, problems: list[S
         elif rule.optional and not storage.exists(value):
             return value
         else:
-            log.info("%s: fetching %s", key, value)
+            if is_remote(value):
+                log.info("%s: fetching %s", key, value)
             return str(storage.fetch_any(value, archive=rule.archive))
     except (LookupError, SkillBankError) as err:
         problems.append(_named(err, key))
         return value
     problems.append(
         MissingFilesError(
-            f"{key}: there is no {rule.type.replace('_', ' ')} {value}", hint=f"ls {path.parent}", key=key, value=value
+            f"{key}: there is no {rule.type.replace('_', ' ')} {value}",
+            hint=f"ls {path.parent}",
+            key=key,
+            value=value,
         )
     )
     return value

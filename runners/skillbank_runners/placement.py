@@ -74,7 +74,9 @@ def decide(block: Mapping[str, Any], action: str, *, gpus: int, environ: Mapping
     if choice == "cpu":
         return Placement(accelerator="cpu", processes=len(ids), nodes=nodes, node_rank=node_rank, notes=notes)
     if gpus == 0 and choice == "auto" and len(ids) == 1:
-        return Placement(accelerator="cpu", nodes=nodes, node_rank=node_rank, notes=(*notes, "no GPU: the CPU is used"))
+        return Placement(
+            accelerator="cpu", nodes=nodes, node_rank=node_rank, notes=(*notes, "no GPU: the CPU is used")
+        )
     outside = [index for index in ids if index >= gpus]
     if outside:
         key = f"{action}.num_gpus" if "num_gpus" in block else f"{action}.gpu_id"
@@ -87,7 +89,9 @@ def decide(block: Mapping[str, Any], action: str, *, gpus: int, environ: Mapping
             value=list(ids),
             allowed=list(range(gpus)),
         )
-    return Placement(accelerator="cuda", ids=ids, processes=len(ids), nodes=nodes, node_rank=node_rank, notes=notes)
+    return Placement(
+        accelerator="cuda", ids=ids, processes=len(ids), nodes=nodes, node_rank=node_rank, notes=notes
+    )
 
 
 def _wanted_ids(block: Mapping[str, Any], action: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -106,7 +110,12 @@ def _node_rank(nodes: int, action: str, environ: Mapping[str, str]) -> int:
     if nodes == 1:
         return 0
     rank = environ.get("NODE_RANK", "")
-    if not rank.isdigit() or int(rank) >= nodes or not environ.get("MASTER_ADDR") or not environ.get("MASTER_PORT"):
+    if (
+        not rank.isdigit()
+        or int(rank) >= nodes
+        or not environ.get("MASTER_ADDR")
+        or not environ.get("MASTER_PORT")
+    ):
         raise InvalidValueError(
             f"{action}.num_nodes: {nodes} nodes asked for, but NODE_RANK, MASTER_ADDR and MASTER_PORT do not say "
             f"which of them this is and where they meet",

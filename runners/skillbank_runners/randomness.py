@@ -31,7 +31,7 @@ def derive(seed: int, *parts: object) -> int:
 def seed_cpu(seed: int) -> None:
     """Seed the generators that data code draws from: Python, numpy and torch on the CPU."""
     random.seed(seed)
-    np.random.seed(seed % _NUMPY_SEEDS)  # noqa: NPY002
+    np.random.seed(seed % _NUMPY_SEEDS)
     # not torch.manual_seed: that one also queues work for CUDA, at every call
     torch.default_generator.manual_seed(seed)
 
@@ -45,7 +45,7 @@ def seed_everything(seed: int) -> None:
 def capture() -> dict[str, Any]:
     """State of all generators as tensors and plain values, which load without running code."""
     version, words, gauss = random.getstate()
-    state = np.random.get_state(legacy=False)  # noqa: NPY002
+    state = np.random.get_state(legacy=False)
     assert isinstance(state, dict)
     on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
@@ -67,7 +67,7 @@ def restore(state: dict[str, Any]) -> None:
     python, numpy = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     key = numpy["key"].numpy().astype(np.uint32)
-    np.random.set_state((numpy["kind"], key, numpy["pos"], numpy["has_gauss"], numpy["gauss"]))  # noqa: NPY002
+    np.random.set_state((numpy["kind"], key, numpy["pos"], numpy["has_gauss"], numpy["gauss"]))
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -76,10 +76,10 @@ def restore(state: dict[str, Any]) -> None:
 @contextmanager
 def preserved() -> Iterator[None]:
     """Undo what the body draws from, or does to, the CPU generators."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state()  # noqa: NPY002
+    python, numpy, cpu = random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state()
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        np.random.set_state(numpy)
         torch.set_rng_state(cpu)

@@ -75,7 +75,8 @@ class RankFailure:
         """The failure as an error of the job."""
         if self.error:
             return JobFailedError(
-                f"process {self.number}: {self.error.get('message', '')}", hint=str(self.error.get("hint", ""))
+                f"process {self.number}: {self.error.get('message', '')}",
+                hint=str(self.error.get("hint", "")),
             )
         return JobFailedError(
             f"process {self.number} of the job ended with exit code {self.code}",
@@ -117,9 +118,18 @@ class Ranks:
             fail_file(self._folder, rank.number).unlink(missing_ok=True)
             path = self._folder / f".rank_{rank.number}.json"
             write_json(path, {**self._plan, "rank": rank.to_dict(), "parent": os.getpid()})
-            command = [sys.executable, "-m", "skillbank_runners.worker", str(self._folder), "--rank", str(path)]
+            command = [
+                sys.executable,
+                "-m",
+                "skillbank_runners.worker",
+                str(self._folder),
+                "--rank",
+                str(path),
+            ]
             self._processes[rank.number] = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-            log.info("process %d of %d started: pid %d", rank.number, rank.world, self._processes[rank.number].pid)
+            log.info(
+                "process %d of %d started: pid %d", rank.number, rank.world, self._processes[rank.number].pid
+            )
         watch = threading.Thread(target=self._watch, name="ranks", daemon=True)
         if others:
             watch.start()

@@ -26,7 +26,7 @@ from skillbank_runners.checkpoints import checkpoint_name, point_to_latest, remo
 from skillbank_runners.interrupts import Interrupts
 from skillbank_runners.schedule import ValidationSchedule, crosses
 
-__all__ = ["Best", "Checkpoints", "CheckpointPlan", "Register"]
+__all__ = ["Best", "CheckpointPlan", "Checkpoints", "Register"]
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,9 @@ class Checkpoints(pl.Callback):
         """Go on with the best files of the run that is resumed, those that are still there."""
         if self.best:
             kept = state_dict.get("best", {})
-            self.best.kept = {name: value for name, value in kept.items() if (self.best.folder / name).is_file()}
+            self.best.kept = {
+                name: value for name, value in kept.items() if (self.best.folder / name).is_file()
+            }
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prepare the folder; from here on a signal waits for a place where work can be saved."""
@@ -220,7 +222,12 @@ class Checkpoints(pl.Callback):
         checkpoint.setdefault("tao_model", self.plan.network)
         checkpoint["skillbank"] = {"network": self.plan.network, "version": __version__, **self._about}
         # spec and machine paths stay out of files that are passed on
-        for name in ("hyper_parameters", "hparams_name", "datamodule_hyper_parameters", "datamodule_hparams_name"):
+        for name in (
+            "hyper_parameters",
+            "hparams_name",
+            "datamodule_hyper_parameters",
+            "datamodule_hparams_name",
+        ):
             checkpoint.pop(name, None)
         if not self._inside_epoch:
             _close_epoch(checkpoint["loops"]["fit_loop"])

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -139,7 +138,9 @@ def build_trainer(
         num_nodes=host.placement.nodes,
         strategy=_strategy(spec, host, training, shard_units),
         precision=_precision(precision, host, "train" if training else context.action),  # type: ignore[arg-type]
-        plugins=[SafeCheckpointIO(), StartedRanks(host.rank)] if host.rank.world > 1 else [SafeCheckpointIO()],
+        plugins=[SafeCheckpointIO(), StartedRanks(host.rank)]
+        if host.rank.world > 1
+        else [SafeCheckpointIO()],
         max_epochs=1 if limit else (training.num_epochs if training else None),
         accumulate_grad_batches=training.accumulate if training else 1,
         limit_train_batches=limit,

@@ -1,4 +1,4 @@
-"""Light part of the bank: specs, schemas, jobs, storage and launchers. Imports neither torch nor a command line.
+"""Light part of the bank: specs, schemas, jobs, storage and launchers, without torch and command line.
 
 Public names load on first use, so that ``import skillbank`` costs next to nothing.
 """
@@ -12,8 +12,8 @@ from skillbank._version import __version__
 
 if TYPE_CHECKING:
     from skillbank.automl.policy import Decision, decide
-    from skillbank.create import create_job, finalize
-    from skillbank.explain import explain
+    from skillbank.create import create_job
+    from skillbank.explain import explain_spec
     from skillbank.jobs.record import Datasets, Job
     from skillbank.jobs.store import JobStore
     from skillbank.plan import JobOptions, Plan, plan_job
@@ -36,8 +36,7 @@ __all__ = [
     "create_job",
     "decide",
     "default_spec",
-    "explain",
-    "finalize",
+    "explain_spec",
     "plan_job",
     "read_spec",
     "resolve_data_sources",
@@ -57,7 +56,7 @@ _HOMES = {
     "create_job": "skillbank.create",
     "decide": "skillbank.automl.policy",
     "default_spec": "skillbank.specs.load",
-    "finalize": "skillbank.create",
+    "explain_spec": "skillbank.explain",
     "plan_job": "skillbank.plan",
     "read_spec": "skillbank.specs.load",
     "resolve_data_sources": "skillbank.resolve.datasets",

@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 def create_job(network: str, action: str, *, dry_run: bool = False, **options: Unpack[JobOptions]) -> Job:
     """Check, record and start a job; `skillbank.plan.JobOptions` lists all options.
 
-    Values come from, weakest first: defaults, base experiment, spec file, datasets and parent job, overrides. A
-    parent may still run: the job then waits for it, and takes its checkpoint when it is done. A train request goes
-    to AutoML unless the policy, or the words of the request, turn it off; the job returned is then the search.
+    Values come from, weakest first: defaults, base experiment, spec file, datasets and parent job, overrides.
+    A parent may still run: the job then waits for it, and takes its checkpoint when it is done. A train
+    request goes to AutoML unless the policy, or the words of the request, turn it off; the job is then the
+    search.
 
     Args:
         network: such as ``mask2former``.
@@ -78,7 +79,7 @@ def create_job(network: str, action: str, *, dry_run: bool = False, **options: U
 
 
 def finalize(store: JobStore, job: Job) -> ResolvedSpec:
-    """The spec a job runs with, complete, written to its folder; called by the worker once the parent is done.
+    """The complete spec of a job, written to its folder; called by the worker once the parent is done.
 
     Raises:
         JobFailedError: the parent ended without success.
@@ -156,7 +157,6 @@ def _write(job: Job, resolution: Resolution) -> None:
 
 def _unrecorded(plan: Plan, options: JobOptions) -> Job:
     """What `create_job` would have recorded, with a placeholder for the id."""
-    now = plan.store.now()
     request = plan.request
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return Job(

@@ -1,4 +1,4 @@
-"""The encryption key of a request: accepted for compatibility, kept out of everything that is printed or stored."""
+"""The encryption key of a request: accepted for compatibility, kept out of all that is printed or stored."""
 
 from __future__ import annotations
 

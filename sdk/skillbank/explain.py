@@ -11,7 +11,7 @@ from skillbank.resolve.values import flatten
 if TYPE_CHECKING:
     from skillbank.specs.load import ResolvedSpec
 
-__all__ = ["Row", "explain"]
+__all__ = ["Row", "explain_spec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Row:
         return asdict(self)
 
 
-def explain(spec: ResolvedSpec, deferred: Mapping[str, str] | None = None) -> list[Row]:
+def explain_spec(spec: ResolvedSpec, deferred: Mapping[str, str] | None = None) -> list[Row]:
     """One row for every value key, in the order of the spec.
 
     Args:

@@ -48,7 +48,8 @@ def find_metric(network: Network, name: str) -> Metric:
         if metric.pattern and re.fullmatch(metric.pattern, name):
             return metric
     known = [metric.name for metric in network.metrics]
-    near = get_close_matches(name, known, n=1)
+    plain = {_plain(known_name): known_name for known_name in known}
+    near = [plain[found] for found in get_close_matches(wanted, plain, n=1)]
     raise NotFoundError(
         f"{network.name} reports no metric {name!r}; it reports {', '.join(known)}",
         hint=f"did you mean {near[0]}?" if near else "give --direction max or min for a metric of your own",

@@ -64,7 +64,7 @@ class JobOptions(TypedDict, total=False):
     request_text: the user's words, searched for phrases such as "no HPO".
     name, kind, description, tags: for people; kind is ``experiment`` or ``dataset``.
     workspace_id, experiment_id: names that group jobs; remembered on first use.
-    encryption_key: text, or ``@file``; default the variable SKILLBANK_ENCRYPTION_KEY. Never stored in records.
+    encryption_key: text or ``@file``, default the variable SKILLBANK_ENCRYPTION_KEY; in no record.
     idempotency_key: the same key and request again give the first job.
     launcher: name or object.
     env: variables of the job; those with a secret's name are handed on but not stored.
@@ -323,7 +323,7 @@ def _read(network: str, action: str, options: JobOptions, folder: Path) -> _Aske
 def _placed(
     network: str, action: str, values: Mapping[str, Any], folder: Path
 ) -> tuple[dict[str, Any], list[str]]:
-    """Dotted canonical keys with absolute paths; values that cannot be placed are left for the check of the spec."""
+    """Dotted canonical keys with absolute paths; what cannot be placed is left for the check of the spec."""
     found = find_network(network)
     try:
         tree, notes = canonical(network, action, values)

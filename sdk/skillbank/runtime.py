@@ -42,7 +42,8 @@ def require_runtime(network: Network, *, route: str = "direct") -> None:
         )
     if not has_implementation(network):
         raise RuntimeMissingError(
-            f"this version has no implementation of {network.name} yet; specs, schemas and playbooks are complete",
+            f"this version has no implementation of {network.name} yet; "
+            "specs, schemas and playbooks are complete",
             hint="--dry-run shows the job",
             key=network.impl,
         )

@@ -21,19 +21,9 @@ from skillbank_runners.interrupts import Interrupts
 from skillbank_runners.saving import Register
 from skillbank_runners.trainer import Host, setting_of
 
-__all__ = ["Running", "Silent", "table"]
+__all__ = ["Running", "table"]
 
 log = logging.getLogger(__name__)
-
-
-class Silent:
-    """The status channel of all processes but the first."""
-
-    def running(self, message: str, **fields: Any) -> None:
-        """Say nothing."""
-
-    def metrics(self, kpi: Mapping[str, float], message: str = "", **fields: Any) -> None:
-        """Say nothing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +93,7 @@ class Running:
             temporary.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n", encoding="utf-8")
             temporary.replace(path)
             self.register(path, "metrics", metrics=kpi)
-            self.status.metrics(kpi, f"{self.action} results")
+            self.status.metrics(kpi, message=f"{self.action} results")
             log.info("%s results:\n%s", self.action, table(kpi))
         return path
 
@@ -126,7 +116,9 @@ class Running:
         given = setting_of(self.spec, key)
         if not given:
             raise MissingValueError(
-                f"{key}: no checkpoint is given", hint=f"-o {key}=PATH, or name a train job as the parent", key=key
+                f"{key}: no checkpoint is given",
+                hint=f"-o {key}=PATH, or name a train job as the parent",
+                key=key,
             )
         path = Path(given)
         if self.implementation.load_weights is None:

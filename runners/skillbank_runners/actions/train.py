@@ -49,10 +49,15 @@ def train(job: Running) -> None:
         log.info("training resumes from %s: %s", resume.path, resume.reason)
         _register_earlier(job, resume.path.parent)
         if _is_over(resume, module, settings):
-            job.status.running(f"nothing left to train: {resume.path.name} has all {settings.num_epochs} epochs")
+            job.status.running(
+                f"nothing left to train: {resume.path.name} has all {settings.num_epochs} epochs"
+            )
             return
     order = DataOrder(
-        seed=job.host.rank.seed, rank=job.rank, world=job.world, even=settings.strategy == "fsdp" and job.world > 1
+        seed=job.host.rank.seed,
+        rank=job.rank,
+        world=job.world,
+        even=settings.strategy == "fsdp" and job.world > 1,
     )
     length = settings.steps_per_epoch * settings.accumulate if settings.steps_per_epoch else None
     data = job.implementation.build_data(job.spec)
@@ -159,7 +164,11 @@ def _is_over(resume: Resume, module: pl.LightningModule, settings: TrainSettings
         ConflictError: it has more epochs than asked for.
     """
     checkpoint = read_checkpoint(resume.path, key=RESUME_KEY)
-    absent = [name for name in ("state_dict", "optimizer_states", "lr_schedulers", "loops") if name not in checkpoint]
+    absent = [
+        name
+        for name in ("state_dict", "optimizer_states", "lr_schedulers", "loops")
+        if name not in checkpoint
+    ]
     if absent:
         raise InvalidValueError(
             f"{RESUME_KEY}: {resume.path} has no {', '.join(absent)}, so training cannot go on from it",
@@ -190,7 +199,9 @@ def _register_earlier(job: Running, folder: Path) -> None:
             continue
         about = read_checkpoint(path, key=RESUME_KEY).get("skillbank")
         if about:
-            job.register(path, "checkpoint", epoch=about["epoch"], step=about["step"], metrics=about["metrics"])
+            job.register(
+                path, "checkpoint", epoch=about["epoch"], step=about["step"], metrics=about["metrics"]
+            )
 
 
 def _where(job: Running) -> str:

@@ -20,12 +20,12 @@ __all__ = ["command_of", "flags_of", "run"]
 _MAY_BE_EMPTY = frozenset({"--description", "--request"})
 
 
-def run(program: str, table: Callable[[], Table], argv: Sequence[str] | None = None) -> int:
+def run(program: str, table: Callable[[], Leaf | Table], argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
     Args:
         program: name of the executable.
-        table: its commands.
+        table: its commands, or the one command it is.
         argv: words behind the executable; None = those of this process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -56,7 +56,7 @@ def _log_to_stderr() -> None:
         logger.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
-def _dispatch(program: str, table: Table, words: list[str]) -> int:
+def _dispatch(program: str, table: Leaf | Table, words: list[str]) -> int:
     if words[:1] in (["--version"], ["-V"]):
         from skillbank import __version__
 

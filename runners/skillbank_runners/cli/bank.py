@@ -68,8 +68,7 @@ def generate(
         raise NotFoundError(f"{root}: no checkout, it has no skills/", hint="--root .", key="--root", value=str(root))
     extra = {REFERENCE_FILE: render().encode("utf-8")}
     if check:
-        generator.check(root, extra=extra)
-        talk(f"{len(generator.outputs(root, extra=extra))} generated files are up to date")
+        talk(f"{generator.check(root, extra=extra)} generated files are up to date")
         return
     written = generator.write(root, extra=extra)
     for path in written:

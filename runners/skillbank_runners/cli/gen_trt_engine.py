@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,28 +9,22 @@ import typer
 
 from skillbank_runners.cli.options import DryRun, Output
 from skillbank_runners.cli.output import talk
-from skillbank_runners.cli.table import Leaf, Scope, Table
+from skillbank_runners.cli.table import Leaf, Scope
 
-__all__ = ["build_engine", "main"]
-
-_PROGRAM = "gen_trt_engine.py"
+__all__ = ["build_engine", "command", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     from skillbank_runners.cli.app import run
 
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] not in ("--version", "-V", "-h", "--help"):
-        words = ["build", *words]
-    return run(_PROGRAM, _table, words)
+    return run("gen_trt_engine.py", command, argv)
 
 
-def _table() -> Table:
-    return Table(
-        summary="Build a TensorRT engine from an exported 2D model.",
-        example="python3 gen_trt_engine.py --onnx_file_2d model_2d.onnx --trt_engine_2d model_2d.engine",
-        commands={"build": Leaf(target="gen_trt_engine:build_engine", scope=Scope(network="nvpanoptix3d", action="gen_trt_engine"))},
+def command() -> Leaf:
+    """The one command there is."""
+    return Leaf(
+        target="gen_trt_engine:build_engine", scope=Scope(network="nvpanoptix3d", action="gen_trt_engine")
     )
 
 

@@ -37,7 +37,11 @@ def network_titles() -> dict[str, str]:
     """Network -> what it does."""
     from skillbank.specs import network, network_names
 
-    return {name: network(name).summary for name in network_names()}
+    found = {}
+    for name in network_names():
+        known = packaged(name)
+        found[name] = known[1]["summary"] if known and "summary" in known[1] else network(name).summary
+    return found
 
 
 def action_descriptions(network: Network) -> dict[str, str]:

@@ -96,11 +96,31 @@ def list_jobs(
     found = open_store().list(
         network=scope.network or network,
         action=action,
-        state=state,
+        state=_state(state),
         parent_id=parent_job_id,
         limit=limit or None,
     )
     emit([job_record(job) for job in found], output, columns=JOB_COLUMNS)
+
+
+def _state(given: str | None) -> str | None:
+    """A state as it is written in records.
+
+    Raises:
+        UsageError: no such state.
+    """
+    from skillbank.jobs.states import State
+
+    known = [state.value for state in State]
+    if given is None or given.lower() in known:
+        return given.lower() if given else None
+    raise UsageError(
+        f"--state: {given!r} is no state; use {', '.join(known)}",
+        hint="--state running",
+        key="--state",
+        value=given,
+        allowed=known,
+    )
 
 
 def show_job(ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, output: Output = None) -> None:

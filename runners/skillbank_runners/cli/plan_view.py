@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from skillbank_runners.cli.specs import origin_rows
-
 if TYPE_CHECKING:
     from skillbank.plan import Plan
 
@@ -15,6 +13,8 @@ __all__ = ["plan_record", "plan_text"]
 
 def plan_record(plan: Plan) -> dict[str, Any]:
     """The plan as a record: spec, origins, what waits for the parent, route, devices, command."""
+    from skillbank.explain import explain_spec
+
     return {
         "network": plan.spec.network,
         "action": plan.spec.action,
@@ -28,29 +28,20 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "notes": list(plan.notes),
         "deferred": dict(plan.deferred),
         "spec": plan.resolution.nested(),
-        "origins": _rows(plan),
+        "origins": [row.to_dict() for row in explain_spec(plan.spec, plan.deferred)],
     }
-
-
-def _rows(plan: Plan) -> list[dict[str, Any]]:
-    """Origins, with what is still open named as such."""
-    rows = origin_rows(plan.spec)
-    for row in rows:
-        if row["key"] in plan.deferred:
-            row.update(value=None, origin="parent", detail=f"later: {plan.deferred[row['key']]}")
-    return rows
 
 
 def plan_text(plan: Plan) -> str:
     """The plan for people: every value that is no default, with its origin."""
+    from skillbank.explain import explain_spec
+
     lines = [f"{plan.spec.network} {plan.spec.action}: {plan.decision.route}, {plan.decision.reason}"]
-    rows = [row for row in _rows(plan) if row["origin"] != "default"]
-    wide = max((len(row["key"]) for row in rows), default=0)
-    lines += [
-        f"  {row['key']:<{wide}}  {json.dumps(row['value'], ensure_ascii=False)}  ({row['origin']}"
-        + (f": {row['detail']})" if row["detail"] else ")")
-        for row in rows
-    ]
-    lines.append(f"  everything else is the default; {len(rows)} values are not")
+    rows = [row for row in explain_spec(plan.spec, plan.deferred) if row.origin != "default" or row.deferred]
+    wide = max((len(row.key) for row in rows), default=0)
+    for row in rows:
+        value = f"later: {plan.deferred[row.key]}" if row.deferred else json.dumps(row.value, ensure_ascii=False)
+        lines.append(f"  {row.key:<{wide}}  {value}  ({row.origin}{': ' if row.detail else ''}{row.detail})")
+    lines.append(f"  {len(rows)} values are listed; all others are defaults")
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)

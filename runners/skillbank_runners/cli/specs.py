@@ -14,7 +14,7 @@ from skillbank_runners.cli.output import emit, talk, to_yaml, write
 if TYPE_CHECKING:
     from skillbank.specs.load import ResolvedSpec
 
-__all__ = ["explain", "keys", "origin_rows", "split_words", "template", "validate"]
+__all__ = ["ActionWord", "explain", "key_rows", "keys", "split_words", "template", "validate"]
 
 ActionWord = Annotated[str, typer.Argument(metavar="ACTION", help="Such as train or export.")]
 Words = Annotated[
@@ -142,33 +142,14 @@ def explain(network: NetworkWord, action: ActionWord, words: Words = None, outpu
     Example:
     skillbank spec explain mask2former train spec.yaml train.num_epochs=5
     """
+    from skillbank.explain import explain_spec
     from skillbank.specs import spec_class
 
     spec_class(network, action)
     resolved = _resolved(network, action, words, draft=True)
-    emit(origin_rows(resolved), output, columns=_ORIGIN_COLUMNS, name="key")
+    emit([row.to_dict() for row in explain_spec(resolved)], output, columns=_ORIGIN_COLUMNS, name="key")
     for note in resolved.notes:
         talk(f"note: {note}")
-
-
-def origin_rows(resolved: ResolvedSpec) -> list[dict[str, Any]]:
-    """One row for each value: key, value, kind and detail of its origin."""
-    return [
-        {"key": key, "value": value, "origin": origin.kind if origin else "default", "detail": origin.detail if origin else ""}
-        for key, value in _leaves(resolved.nested())
-        for origin in (resolved.origins.get(key),)
-    ]
-
-
-def _leaves(nested: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in nested.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:
-            rows += _leaves(value, f"{key}.")
-        else:
-            rows.append((key, value))
-    return rows
 
 
 def keys(

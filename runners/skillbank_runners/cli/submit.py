@@ -191,7 +191,7 @@ def explain(asked: Submission, *, dry_run: bool, output: str | None) -> None:
 
     With `dry_run` the plan is the output of the command; otherwise it is talk on stderr.
     """
-    from skillbank.create import plan_job
+    from skillbank.plan import plan_job
     from skillbank_runners.cli.plan_view import plan_record, plan_text
 
     plan = plan_job(asked.network, asked.action, **asked.arguments())

@@ -98,14 +98,14 @@ class Found:
     rest: list[str]
 
 
-def resolve(program: str, table: Table, argv: Sequence[str]) -> Found:
+def resolve(program: str, table: Leaf | Table, argv: Sequence[str]) -> Found:
     """Follow the words of a command line as far as they name tables and commands.
 
     Raises:
         UsageError: a word that names nothing; the message has the nearest one.
     """
     path = [program]
-    node: Leaf | Table = table
+    node = table
     rest = list(argv)
     while isinstance(node, Table) and rest and not rest[0].startswith("-"):
         word = rest.pop(0)

@@ -1,4 +1,4 @@
-"""Whether a train request goes to AutoML or straight to training; a pure decision with a record of its reasons.
+"""Whether a train request goes to AutoML or straight to training: a pure decision with its reasons.
 
 An explicit policy beats words in the request text; the text can only turn AutoML off, for this run.
 """
@@ -24,7 +24,7 @@ POLICIES = ("auto", "on", "off")
 # `automl_policy: off` without quotes reaches us as a YAML boolean.
 _YAML_BOOL = {True: "on", False: "off"}
 
-_SEARCH = r"(?:hyper[- ]?parameter(?:s)?|hyper[- ]?param(?:s)?)[- ](?:search(?:es)?|optimi[sz]ation|tuning|sweeps?|tune)"
+_SEARCH = r"hyper[- ]?param(?:eter)?s?[- ](?:search(?:es)?|optimi[sz]ation|tuning|sweeps?)"
 _THING = rf"(?:auto[- ]?ml|hpo|{_SEARCH})"
 _OF = r"(?:(?:the|any|all|this|that|an?|its|your|our)\s+)?"
 _SWITCHED_OFF = r"(?:turned\s+off|switched\s+off|off|disabled|skipped)"
@@ -34,8 +34,8 @@ _OFF = re.compile(
         (?:turn(?:ing)?|switch(?:ing)?)\s+off\s+{_OF}{_THING}
       | (?:turn(?:ing)?|switch(?:ing)?)\s+{_OF}{_THING}\s+off
       | (?:disabl(?:e|es|ing)|skip(?:ping)?|bypass(?:ing)?|avoid(?:ing)?|deactivat(?:e|ing))\s+{_OF}{_THING}
-      | (?:do\s+not|don't|dont|never|not)\s+(?:(?:want|need|use|run|do|start|launch|to)\s+){{1,3}}{_OF}{_THING}
-          (?!\s+(?:to\s+be\s+)?{_SWITCHED_OFF})
+      | (?:do\s+not|don't|dont|never|not)\s+(?:(?:want|need|use|run|do|start|launch|to)\s+){{1,3}}
+          {_OF}{_THING}(?!\s+(?:to\s+be\s+)?{_SWITCHED_OFF})
       | (?:without|no)\s+{_OF}{_THING}
       | {_THING}\s*[:=]?\s*(?:(?:is|be|should\s+be|must\s+be|to\s+be|set\s+to|kept|stays?)\s+)?{_SWITCHED_OFF}
       | (?:automl[_-]policy)\s*[:=]?\s*off
@@ -44,7 +44,7 @@ _OFF = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-# "do not disable AutoML", "there is no need to turn it off": a negation, then only words that carry no verb of
+# "do not disable AutoML", "no need to turn off AutoML": a negation, then only words that carry no verb of
 # their own, then the phrase. Anything else in between ("don't forget to turn off AutoML") is no negation.
 _FILLER = (
     r"(?:please|ever|have|need|want|you|me|us|we|i|to|just|simply|even|really|actually|be|being|going|think|should"

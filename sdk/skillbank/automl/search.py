@@ -304,9 +304,10 @@ def _study(settings: Settings, direction: Direction, epochs: int, results: Path)
     else:
         # liar: points under way count as bad, so that concurrent trials spread out
         sampler = samplers.TPESampler(
-            seed=settings.seed, multivariate=settings.algorithm != "asha", constant_liar=settings.algorithm == "bfbo",
-            warn_independent_sampling=False,
-        )  # fmt: skip
+            seed=settings.seed,
+            n_startup_trials=min(10, max(2, settings.trials // 3)),
+            constant_liar=settings.algorithm == "bfbo",
+        )
     if settings.algorithm in ("hyperband", "bohb"):
         pruner = optuna.pruners.HyperbandPruner(
             min_resource=1, max_resource=max(epochs, 2), reduction_factor=settings.reduction_factor

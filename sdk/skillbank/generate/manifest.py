@@ -33,6 +33,16 @@ class SkillAction(_Part):
     popular: dict[str, Any] = Field(description="commonly edited keys with their defaults")
 
 
+class SkillExperiment(_Part):
+    """One base experiment in the index of a skill."""
+
+    id: str = Field(description="name that --base-experiment-id takes")
+    name: str = Field(description="name for people")
+    description: str = Field(description="what it starts from")
+    weights: str | None = Field(description="address of pretrained weights, if there are any")
+    specs: dict[str, Any] = Field(description="dotted keys that differ from the defaults")
+
+
 class SkillManifest(_Part):
     """``schemas/manifest.json`` of a model skill."""
 
@@ -40,7 +50,9 @@ class SkillManifest(_Part):
     schema_version: Literal[1] = Field(description="version of this form")
     model: str = Field(description="name of the skill")
     network_arch: str = Field(description="name of the network")
+    summary: str = Field(description="what the network does, one sentence")
     automl_enabled: bool = Field(description="training may be routed through AutoML")
+    base_experiments: list[SkillExperiment] = Field(description="starting points, the first needs no download")
     actions: dict[str, SkillAction] = Field(description="actions that have a schema")
     failures: dict[str, str] = Field(description="actions of skill_info.yaml without a schema, and why")
 
@@ -122,7 +134,18 @@ def skill_manifest(
         schema_version=SCHEMA_VERSION,
         model=network.skill,
         network_arch=network.name,
+        summary=network.summary,
         automl_enabled=info.automl_enabled,
+        base_experiments=[
+            SkillExperiment(
+                id=item.id,
+                name=item.name,
+                description=item.description,
+                weights=item.weights,
+                specs=dict(item.specs),
+            )
+            for item in network.base_experiments
+        ],
         actions=actions,
         failures={
             action: "skill_info.yaml names the action, but there is no spec class for it"

@@ -188,13 +188,13 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
 _STANDARD = (
     "additionalProperties", "anyOf", "default", "description", "enum", "examples", "exclusiveMaximum",
     "exclusiveMinimum", "items", "maxItems", "maxLength", "maxProperties", "maximum", "minItems", "minLength",
-    "minProperties", "minimum", "multipleOf", "pattern", "properties", "propertyNames", "required", "title", "type",
-    "$schema", "$comment",
+    "minProperties", "minimum", "multipleOf", "pattern", "properties", "propertyNames", "required", "title",
+    "type", "$schema", "$comment",
 )  # fmt: skip
 
 
 def annotations_schema() -> dict[str, Any]:
-    """Form of the action schemas themselves: standard keywords, and the bank's own ones with their meaning."""
+    """Form of the action schemas: standard keywords, and the bank's own ones with their meaning."""
     node: dict[str, Any] = {
         "type": "object",
         "properties": {
@@ -210,8 +210,8 @@ def annotations_schema() -> dict[str, Any]:
         **_head("generate/meta.py", "schemas/<action>.schema.json: keywords of an action schema"),
         "allOf": [{"$ref": DRAFT}, {"$ref": "#/$defs/node"}],
         "required": [
-            "$schema", "type", "properties", "required", "default", "additionalProperties", "popular", "x_aliases",
-            "automl_default_parameters", "automl_disabled_parameters", "x_tao_schema",
+            "$schema", "type", "properties", "required", "default", "additionalProperties", "popular",
+            "automl_default_parameters", "automl_disabled_parameters", "x_aliases", "x_tao_schema",
         ],
         "$defs": {"node": node},
     }  # fmt: skip
@@ -229,9 +229,9 @@ def error_list() -> str:
         "",
         "# Errors",
         "",
-        "What a command prints on standard error, as JSON when it is piped: `code`, `message`, `hint`, and where they",
-        "apply `key`, `value`, `allowed` and the single `problems`. Codes stay the same between versions. Exit code 0",
-        "means done, 1 is a fault of the tool itself.",
+        "What a command prints on standard error, as JSON when it is piped: `code`, `message`, `hint`, and",
+        "where they apply `key`, `value`, `allowed` and the single `problems`. Codes stay the same between",
+        "versions. Exit code 0 means done, 1 is a fault of the tool itself.",
         "",
         "| exit | code | class | meaning |",
         "|---|---|---|---|",

@@ -105,7 +105,7 @@ def _block(bank: Bank, where: str, skill: str, name: str, arguments: list[str]) 
     if name not in BLOCKS or set(named) - {"network"} or (words and name != "shared"):
         raise DataError(
             f"{where}: there is no block {' '.join([name, *arguments])!r}; blocks are {', '.join(BLOCKS)}",
-            hint="network=NAME is the only argument, and shared takes the name of a file in references/shared",
+            hint="network=NAME may follow, and behind shared the name of a file in references/shared",
             key=where,
             allowed=list(BLOCKS),
         )

@@ -174,7 +174,7 @@ def _condition(node: Mapping[str, Any]) -> str | None:
 
 
 def _demand(root: dict[str, Any], key: str) -> None:
-    """Make a key mandatory: listed in `required` all the way up, neither null nor empty, without a default."""
+    """Make a key mandatory: in `required` all the way up, neither null nor empty, without a default."""
     node = root
     for name in key.split("."):
         if name not in node.setdefault("required", []):

@@ -100,12 +100,20 @@ def _takes_parent(info: SkillInfo, action: str) -> bool:
 def data_sources(subject: Subject) -> str:
     """Where the value of each data key comes from, by action."""
     rows = [
-        (_code(action), _code(key), _source(rule), _place(rule), _when(rule), "yes" if rule.optional else "")
+        (action, _code(key), _source(rule), _place(rule), _when(rule), "yes" if rule.optional else "")
         for action in subject.network.actions
         for key, rule in subject.info.data_sources.get(action, {}).items()
     ]
     head = ("action", "spec key", "dataset", "file or value", "when", "optional")
-    return _table(head, rows, "No action reads a dataset.")
+    return _table(head, _by_action(rows), "No action reads a dataset.")
+
+
+def _by_action(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rows that differ only in their first cell, the action, as one row."""
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for action, *cells in rows:
+        grouped.setdefault(tuple(cells), []).append(action)
+    return [(", ".join(actions), *cells) for cells, actions in grouped.items()]
 
 
 def _source(rule: SourceRule) -> str:
@@ -119,7 +127,11 @@ def _source(rule: SourceRule) -> str:
 
 def _place(rule: SourceRule) -> str:
     if rule.convert_job is not None:
-        return _code(rule.convert_job.pattern.replace("{split}", "<split>"))
+        job = rule.convert_job
+        if "{split}" not in job.pattern:
+            return _code(job.pattern)
+        split = f"split of {_code(job.split_key)}, else {job.fallback_split}"
+        return f"{_code(job.pattern.replace('{split}', '<split>'))}, {split}"
     if rule.value_from_metadata is not None:
         origin = rule.value_from_metadata
         pairs = [
@@ -212,26 +224,18 @@ def _literal(value: Any) -> str:
 
 def spec_params(subject: Subject) -> str:
     """What is filled in from parent jobs and base experiments just before a job starts."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for action in subject.network.actions:
         for key, named in subject.info.spec_params.get(action, {}).items():
             if isinstance(named, str):
                 name, _, keys = named.partition(",")
                 found = FUNCTIONS.get(name.strip())
                 meaning = found.meaning if found else ""
-                rows.append(
-                    (_code(action), _code(key), _code(named), f"{meaning}: {keys}" if keys else meaning)
-                )
+                rows.append((action, _code(key), _code(named), f"{meaning}: {keys}" if keys else meaning))
             else:
-                rows.append(
-                    (
-                        _code(action),
-                        _code(key),
-                        "download",
-                        f"{named.link}, kept as `{named.destination_path}`",
-                    )
-                )
-    return _table(("action", "spec key", "function", "value"), rows, "Nothing is filled in.")
+                value = f"{named.link}, kept as {_code(named.destination_path)}"
+                rows.append((action, _code(key), "download", value))
+    return _table(("action", "spec key", "function", "value"), _by_action(rows), "Nothing is filled in.")
 
 
 def parameters(subject: Subject) -> str:
@@ -241,14 +245,14 @@ def parameters(subject: Subject) -> str:
         table = key_table(subject.network.name, action)
         nodes = field_nodes(cls)
         for key, leaf in table.leaves.items():
-            if leaf.note.popular and (key not in found or key in table.mandatory):
-                node = nodes[key]
+            is_mandatory = key in table.mandatory
+            if leaf.note.popular and (key not in found or is_mandatory):
+                default = "mandatory" if is_mandatory else _code(_json(get(table.defaults, key)))
+                allowed = described(nodes[key]).removesuffix(" or null" if is_mandatory else "")
                 unit = f" ({leaf.note.unit})" if leaf.note.unit else ""
-                default = "mandatory" if key in table.mandatory else _code(_json(get(table.defaults, key)))
-                found[key] = (_code(key), default, described(node) + unit, str(node.get("description", "")))
-    return _table(
-        ("key", "default", "allowed", "meaning"), found.values(), "No key is marked as commonly edited."
-    )
+                found[key] = (_code(key), default, allowed + unit, str(nodes[key].get("description", "")))
+    head = ("key", "default", "allowed", "meaning")
+    return _table(head, found.values(), "No key is marked as commonly edited.")
 
 
 def shorthand(subject: Subject) -> str:
@@ -317,19 +321,21 @@ def status(bundled: Mapping[str, bool], network: str | None) -> str:
     """Which networks can run: one sentence for a network, a list for all (network = None)."""
     if network is not None:
         if bundled[network]:
-            return f"Status: `{network}` runs here once the runtime is installed (`pip install 'skillbank[runtime]'`)."
+            return f"Status: `{network}` runs with the runtime: `pip install 'skillbank[runtime]'`."
         return (
-            f"Status: the implementation of `{network}` is not part of this release yet. Specs, schemas, checks, plans "
-            "(`--dry-run`) and job control work; a command that would run the network refuses with exit code 5."
+            f"Status: the implementation of `{network}` is not part of this release yet. Specs, schemas,\n"
+            "checks, plans (`--dry-run`) and job control work; a command that would run the network refuses\n"
+            "with exit code 5."
         )
     there = [_code(name) for name, is_there in bundled.items() if is_there]
     absent = [_code(name) for name, is_there in bundled.items() if not is_there]
     parts = []
     if there:
-        parts.append(f"Runs here: {', '.join(there)}.")
+        parts.append(f"These networks run once the runtime is installed: {', '.join(there)}.")
     if absent:
         parts.append(
-            f"Not implemented yet: {', '.join(absent)}. Specs, schemas, checks, plans (`--dry-run`) and job control work "
-            "for all networks; a command that would run one that is not implemented refuses with exit code 5."
+            f"Not implemented yet: {', '.join(absent)}.\n"
+            "Specs, schemas, checks, plans (`--dry-run`) and job control work for all networks;\n"
+            "a command that would run one that is not implemented refuses with exit code 5."
         )
-    return "Status. " + " ".join(parts)
+    return "\n".join(parts)

@@ -17,7 +17,16 @@ __all__ = ["KINDS", "measure", "of_job", "save"]
 
 log = logging.getLogger(__name__)
 
-KINDS = ("checkpoint", "onnx", "engine", "metrics", "predictions", "report", "pretrained")
+KINDS = (
+    "best_trial",
+    "checkpoint",
+    "engine",
+    "metrics",
+    "onnx",
+    "predictions",
+    "pretrained",
+    "report",
+)
 
 _INSERT = """
 INSERT INTO artifacts (job_id, path, kind, bytes, sha256, created_at, epoch, step, metrics)

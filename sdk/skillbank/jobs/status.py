@@ -172,6 +172,7 @@ class StatusWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
+                _lock(file)
                 size = os.fstat(file).st_size
                 if size and os.pread(file, 1, size - 1) != b"\n":
                     # A writer died in the middle of a line; ours must not become part of it.
@@ -189,6 +190,16 @@ class StatusWriter:
             f"status file {self.path}: the event cannot be written ({reason})",
             hint=f"df -h {self.path.parent}",
         )
+
+
+def _lock(file: int) -> None:
+    """Keep other writers out until the file is closed: the end of a line is looked at, then written behind."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        log.debug("a status file on a file system without locks: %s", error)
 
 
 def read_events(

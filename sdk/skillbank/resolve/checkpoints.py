@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BEST_TRIAL", "Choice", "best_trial", "choose_checkpoint", "parse_method"]
 
-# Kind of the artifact that an AutoML search registers: a JSON file whose `job_id` (or `best.job_id`) names the
-# winning trial's job.
+# Kind of the artifact that an AutoML search registers: a JSON file whose `job_id`, or `best.job_id`, names
+# the job of the winning trial.
 BEST_TRIAL = "best_trial"
 # Names of the service -> ours.
 _SERVICE_METHODS = {"best_model": "best", "latest_model": "latest"}
@@ -136,20 +136,18 @@ def choose_checkpoint(
     # A name such as `..._latest` without a number is only taken when there is nothing better.
     numbered = [item for item in found if not item.name.latest] or found
     if how == "epoch":
-        chosen, rule, notes = _of_epoch(numbered, number, source), f"epoch {number} as asked for", ()
-        return _choice(chosen, source, rule, notes, prefix=winner is not None)
+        chosen = _of_epoch(numbered, number, source)
+        return _choice(chosen, source, f"epoch {number} as asked for", (), prefix=winner is not None)
     if how == "best" and (by_metric := _by_metric(numbered, source)) is not None:
         return _with_trial(by_metric, winner)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if how == "best":
         named = [item for item in numbered if item.name.best]
         if named:
             chosen = max(named, key=_age)
             return _choice(chosen, source, "named best by the training", (), prefix=winner is not None)
         if source.action in _TRAINING and len(numbered) > 1:
-            notes = (
-                f"{source.id} recorded no metric with its checkpoints; the latest one is taken instead of the best",
-            )
+            notes = (f"{source.id} recorded no metric with its checkpoints; the latest one is taken",)
     chosen = max(numbered, key=_age)
     rule = "the only one" if len(numbered) == 1 else "highest epoch and step"
     return _choice(chosen, source, rule, notes, prefix=winner is not None)
@@ -171,9 +169,14 @@ def _by_metric(found: list[Candidate], source: Job) -> Choice | None:
     _, _, _, best, value = min(scored, key=lambda row: row[:3])
     which = "highest" if metric.direction == "max" else "lowest"
     return Choice(
-        path=best.path, job_id=source.id, epoch=best.epoch, step=best.step, metric_name=metric.name, metric=value,
+        path=best.path,
+        job_id=source.id,
+        epoch=best.epoch,
+        step=best.step,
+        metric_name=metric.name,
+        metric=value,
         rule=f"{which} {metric.name} of {len(scored)}",
-    )  # fmt: skip
+    )
 
 
 def _of_epoch(found: list[Candidate], number: int | None, source: Job) -> Candidate:
@@ -208,10 +211,7 @@ def _choice(item: Candidate, source: Job, rule: str, notes: tuple[str, ...], *, 
 def _with_trial(choice: Choice, winner: Job | None) -> Choice:
     if winner is None:
         return choice
-    return Choice(
-        path=choice.path, job_id=choice.job_id, epoch=choice.epoch, step=choice.step, metric_name=choice.metric_name,
-        metric=choice.metric, rule=f"best trial of the search, {choice.rule}", notes=choice.notes,
-    )  # fmt: skip
+    return replace(choice, rule=f"best trial of the search, {choice.rule}")
 
 
 def _nothing(store: JobStore, source: Job, accepts: Sequence[str], where: str) -> NotFoundError:
@@ -219,8 +219,8 @@ def _nothing(store: JobStore, source: Job, accepts: Sequence[str], where: str) -
     other = sorted({Path(artifact.path).name for artifact in store.artifacts(source.id)})
     there = f"registered are {', '.join(other[:10])}" if other else "nothing is registered"
     return NotFoundError(
-        f"parent job {source.id} ({source.network} {source.action}, {source.state}) has no file ending in {endings}: "
-        f"{there}; listed was {where}, names tried are {', '.join(NAME_PATTERNS)}",
+        f"parent job {source.id} ({source.network} {source.action}, {source.state}) has no file ending in "
+        f"{endings}: {there}; listed was {where}, names tried are {', '.join(NAME_PATTERNS)}",
         hint=f"skillbank jobs artifacts {source.id}",
         key="parent_job_id", value=source.id, allowed=list(accepts),
     )  # fmt: skip

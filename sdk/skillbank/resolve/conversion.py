@@ -24,8 +24,8 @@ def find_conversion(
 ) -> tuple[Job | None, bool]:
     """The conversion job behind a dataset, and whether the dataset is that job's results folder.
 
-    A dataset that is the results folder of a conversion job names it; otherwise it is the nearest conversion job
-    among the parent and its ancestors.
+    A dataset that is the results folder of a conversion job names it; otherwise it is the nearest conversion
+    job among the parent and its ancestors.
     """
     if store is None:
         return None, False

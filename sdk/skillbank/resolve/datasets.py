@@ -1,4 +1,4 @@
-"""Data sources: which spec keys a dataset root fills, for every network and action, by rules of `skill_info.yaml`.
+"""Data sources: which spec keys a dataset root fills in each action, by the rules of `skill_info.yaml`.
 
 Values are names only; nothing is looked up in a store before `check_data` or `settle`.
 """
@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from skillbank.errors import MissingFilesError, MissingValueError, UsageError, collect
 from skillbank.jobs.record import Datasets, Job
-from skillbank.resolve.conversion import find_conversion, raw_root, split_of
-from skillbank.resolve.lineage import is_ready
-from skillbank.resolve.values import is_set, value_at
-from skillbank.skill_info import Condition, ConvertJobPath, SkillInfo, SourceRule, load_skill_info
+from skillbank.resolve.sources import (
+    FLAGS,
+    FORMAT,
+    Place,
+    SourceRequest,
+    applies,
+    constant,
+    path_of,
+    place_of,
+    roots_of,
+)
+from skillbank.resolve.values import value_at
+from skillbank.skill_info import SkillInfo, SourceRule, load_skill_info
 from skillbank.specs import network as find_network
 from skillbank.specs import spec_class
-from skillbank.storage.uri import join
 
 if TYPE_CHECKING:
     from skillbank.jobs.store import JobStore
@@ -35,14 +43,6 @@ __all__ = [
     "settle",
 ]
 
-FLAGS = {
-    "train_datasets": "--train-dataset-uri",
-    "eval_dataset": "--eval-dataset-uri",
-    "inference_dataset": "--inference-dataset-uri",
-    "calibration_dataset": "--calibration-dataset-uri",
-    "dataset": "--train-dataset-uri",
-}
-_FORMAT = "dataset_format"
 _PARALLEL = 16
 
 
@@ -72,8 +72,8 @@ class DataSources:
         details: dotted key -> where the value comes from, in words.
         expected: places that must exist.
         missing: mandatory keys without a dataset; they are fine when the spec itself sets them.
-        implied: keys of `values` that nobody named (constants, a format taken from the spec): a value in the spec
-            file is stronger.
+        implied: keys of `values` that nobody named (constants, a format taken from the spec): a value in the
+            spec file is stronger.
         groups: dotted key -> roles that may fill it, for keys of `missing`.
     """
 
@@ -105,12 +105,12 @@ def dataset_format(
             raise UsageError(
                 f"--dataset-format: {network} does not read {wanted!r}; use {', '.join(info.data_formats)}",
                 hint=f"--dataset-format {info.data_format or info.data_formats[0]}",
-                key=_FORMAT, value=wanted, allowed=info.data_formats,
+                key=FORMAT, value=wanted, allowed=info.data_formats,
             )  # fmt: skip
         return wanted, "--dataset-format"
     for rule_key, rule in info.data_sources.get(action, {}).items():
         origin = rule.value_from_metadata
-        if origin is None or origin.key != _FORMAT:
+        if origin is None or origin.key != FORMAT:
             continue
         for key in (rule_key, _shared(rule_key)):
             value = value_at(nested, key)
@@ -142,8 +142,8 @@ def resolve_data_sources(
     """Apply every data-source rule of an action.
 
     Args:
-        metadata: facts that conditions and values depend on, such as ``dataset_format``. The format of `datasets`
-            is added; without any, the skill's own default holds.
+        metadata: facts that conditions and values depend on, such as ``dataset_format``. The format of
+            `datasets` is added; without any, the skill's own default holds.
         store: where conversion jobs are looked up; None = documented file names below the dataset root.
         parent: parent of the job; a conversion job among its ancestors is used.
 
@@ -155,9 +155,9 @@ def resolve_data_sources(
     spec_class(network, action)
     facts = dict(metadata or {})
     named_format = bool(datasets.format)
-    facts[_FORMAT] = datasets.format or facts.get(_FORMAT) or info.data_format
-    roots = _roots(datasets)
-    request = _Request(network=network, roots=roots, facts=facts, store=store, parent=parent)
+    facts[FORMAT] = datasets.format or facts.get(FORMAT) or info.data_format
+    roots = roots_of(datasets)
+    request = SourceRequest(network=network, roots=roots, facts=facts, store=store, parent=parent)
     values: dict[str, Any] = {}
     details: dict[str, str] = {}
     expected: list[Expected] = []
@@ -165,17 +165,17 @@ def resolve_data_sources(
     implied: set[str] = set()
     groups: dict[str, tuple[str, ...]] = {}
     for key, rule in info.data_sources.get(action, {}).items():
-        if not _applies(rule.conditional, facts):
+        if not applies(rule.conditional, facts):
             continue
         if not rule.source and rule.convert_job is None:
-            value, detail, by_format = _constant(rule, facts)
+            value, detail, by_format = constant(rule, facts)
             if value is not None:
                 values[key], details[key] = value, detail
                 if not (by_format and named_format):
                     implied.add(key)
             continue
         role = next((name for name in rule.source if roots.get(name)), None)
-        place = _place(key, rule, role, request)
+        place = place_of(key, rule, role, request)
         if place is None:
             if not rule.optional:
                 missing.append(_missing(network, action, key, rule, facts))
@@ -261,7 +261,7 @@ def settle(expected: Sequence[Expected], exists: Callable[[str], bool]) -> dict[
     """Look at places and tell which values have to change: key -> the place that serves, or None for nothing.
 
     The first place that exists wins; a dataset root always exists, so there an alternative that exists wins.
-    Optional data that is nowhere is given up; for mandatory data the value stays, so that using it tells the error.
+    Optional data that is nowhere is given up; mandatory data keeps its value, and using it tells the error.
     """
     changed: dict[str, str | None] = {}
     for item in expected:
@@ -277,115 +277,7 @@ def settle(expected: Sequence[Expected], exists: Callable[[str], bool]) -> dict[
     return changed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    """What all rules of one request share; `roots` by role."""
-
-    network: str
-    roots: Mapping[str, tuple[str, ...]]
-    facts: Mapping[str, Any]
-    store: JobStore | None
-    parent: Job | None
-
-
-def _roots(datasets: Datasets) -> dict[str, tuple[str, ...]]:
-    """Dataset roots by role, without a slash at the end."""
-    given: dict[str, tuple[str | None, ...]] = {
-        "train_datasets": datasets.train,
-        "eval_dataset": (datasets.eval,),
-        "inference_dataset": (datasets.inference,),
-        "calibration_dataset": (datasets.calibration,),
-        "dataset": (datasets.convert,) if datasets.convert else datasets.train[:1],
-    }
-    roots: dict[str, tuple[str, ...]] = {}
-    for role, uris in given.items():
-        present = [uri for uri in uris if uri is not None]
-        if any(not uri.strip() for uri in present):
-            raise UsageError(
-                f"{FLAGS[role]}: the dataset is an empty text; is a variable in the command unset?",
-                hint=f"{FLAGS[role]} s3://bucket/data", key=role, value="",
-            )  # fmt: skip
-        roots[role] = tuple(uri if uri.endswith("://") else uri.rstrip("/") or "/" for uri in present)
-    return roots
-
-
-def _applies(condition: Condition | None, facts: Mapping[str, Any]) -> bool:
-    if condition is None:
-        return True
-    value = str(facts.get(condition.metadata_key, ""))
-    if condition.equals and value not in condition.equals:
-        return False
-    return value not in condition.not_equals
-
-
-def _constant(rule: SourceRule, facts: Mapping[str, Any]) -> tuple[Any, str, bool]:
-    """Value, provenance, and whether it follows from the dataset format."""
-    origin = rule.value_from_metadata
-    if origin is None:
-        return rule.value, "constant of the data-source rule", False
-    fact = facts.get(origin.key)
-    if not is_set(fact):
-        return origin.default, f"default for {origin.key}", False
-    value = origin.mapping.get(
-        str(fact), origin.mapping.get("*", fact if not origin.mapping else origin.default)
-    )
-    return value, f"{origin.key} {fact}", origin.key == _FORMAT
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where the data of a key is; `pending` when a job still has to write it."""
-
-    uris: list[str]
-    detail: str
-    alternatives: tuple[str, ...] = ()
-    pending: bool = False
-
-
-def _place(key: str, rule: SourceRule, role: str | None, request: _Request) -> _Place | None:
-    """The place that a rule names; None when there is neither a dataset nor a conversion job."""
-    given = request.roots.get(role, ()) if role else ()
-    if len(given) > 1 and not rule.multiple:
-        raise UsageError(
-            f"{FLAGS[role or 'dataset']}: {len(given)} datasets are given, but {key} takes one",
-            hint="merge the datasets, or give one", key=key, value=list(given),
-        )  # fmt: skip
-    if rule.convert_job is not None:
-        return _converted(rule.convert_job, role, given, request)
-    if not given:
-        return None
-    path = _path(rule, request.facts)
-    uris = [join(root, path) if path else root for root in given]
-    others = tuple(join(given[0], other) if other else given[0] for other in rule.alternatives)
-    return _Place(uris=uris, detail=f"{role}{f', {path}' if path else ', its root'}", alternatives=others)
-
-
-def _converted(
-    rule: ConvertJobPath, role: str | None, given: tuple[str, ...], request: _Request
-) -> _Place | None:
-    """A file that a conversion job wrote, or the split folder of the dataset it read."""
-    job, is_dataset = find_conversion(request.store, request.parent, given, request.network)
-    split = split_of(job, rule)
-    name = rule.pattern.replace("{split}", split)
-    if job is not None and not rule.in_dataset:
-        detail = f"conversion job {job.id}, split {split}"
-        return _Place(uris=[join(job.results_dir, name)], detail=detail, pending=not is_ready(job))
-    roots = given
-    if job is not None and (is_dataset or not given):
-        raw = raw_root(job)
-        roots = (raw,) if raw else given
-    if not roots:
-        return None
-    known = f"split {split} of conversion job {job.id}" if job else f"split {split}, no conversion job known"
-    return _Place(uris=[join(root, name) for root in roots], detail=f"{role or 'converted dataset'}, {known}")
-
-
-def _path(rule: SourceRule, facts: Mapping[str, Any]) -> str:
-    by_format = rule.path_from_format
-    return by_format.get(str(facts.get(_FORMAT, "")), by_format.get("*", rule.path))
-
-
-def _expected(key: str, rule: SourceRule, info: SkillInfo, action: str, place: _Place) -> list[Expected]:
+def _expected(key: str, rule: SourceRule, info: SkillInfo, action: str, place: Place) -> list[Expected]:
     declared = info.actions[action].inputs.get(key) if action in info.actions else None
     is_root = rule.convert_job is None and not rule.path and not rule.path_from_format
     kind = declared.type if declared else ("folder" if is_root else "file")
@@ -406,7 +298,7 @@ def _missing(
     network: str, action: str, key: str, rule: SourceRule, facts: Mapping[str, Any]
 ) -> MissingValueError:
     flags = " or ".join(dict.fromkeys(FLAGS[role] for role in rule.source))
-    path = _path(rule, facts) or "its root"
+    path = path_of(rule, facts) or "its root"
     if rule.convert_job is not None:
         path = f"{rule.convert_job.pattern} of the conversion job"
     return MissingValueError(

@@ -106,7 +106,7 @@ def check_fit(
                     key=keys.ids,
                     value=list(wanted.ids),
                     allowed=list(range(have)),
-                )  # fmt: skip
+                )
             )
     if problems:
         raise collect(problems, "the devices asked for")

@@ -1,7 +1,7 @@
 """Parent-job functions: the closed registry of what `spec_params` of `skill_info.yaml` may name.
 
-Each function gives a value with its provenance, or nothing. Results of a parent that has not finished are deferred
-to the moment the job starts. An unknown name is an error of the bank, found by `check_spec_params`.
+Each function gives a value with its provenance, or nothing. Results of a parent that has not finished are
+deferred to the moment the job starts. An unknown name is an error of the bank, found by `check_spec_params`.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "ptm_if_no_resume_model": Function(
         run=_ptm_if_no_resume_model,
-        meaning="unless the job resumes: checkpoint of a training parent, else weights of the base experiment",
+        meaning="unless the job resumes: checkpoint of a training parent, else of the base experiment",
     ),
     "resume_model_bool": Function(run=_resume_model_bool, meaning="whether the job resumes"),
     "create_onnx_file": _result_file("model.onnx"),
@@ -209,14 +209,16 @@ def apply_functions(scope: Scope, *, skip: Collection[str] = ()) -> Applied:
         elif named in _OF_PARENT:
             empty.append(key)
     of_parent = {key for key, kind in applied.kinds.items() if kind == "parent"}
-    if scope.parent is not None and empty and not of_parent and not applied.problems:
-        if not any(is_set(value_at(scope.spec, key)) for key in empty):
-            applied.problems.append(parents.wrong_parent(scope, empty[0]))
+    filled_otherwise = (
+        of_parent or applied.problems or any(is_set(value_at(scope.spec, key)) for key in empty)
+    )
+    if scope.parent is not None and empty and not filled_otherwise:
+        applied.problems.append(parents.wrong_parent(scope, empty[0]))
     return applied
 
 
 def check_spec_params(network: Network) -> list[SkillBankError]:
-    """Faults of a skill's `spec_params`: unknown functions, keys the spec lacks, downloads of undeclared inputs."""
+    """Faults of a skill's `spec_params`: unknown functions, unknown keys, downloads of undeclared inputs."""
     info = load_skill_info(network)
     problems: list[SkillBankError] = []
     for action, params in info.spec_params.items():
@@ -269,7 +271,7 @@ def _run(scope: Scope, key: str, call: str) -> Filled | None:
 
 
 def _download(scope: Scope, key: str, link: Link) -> Filled | None:
-    """A file fetched once into the cache when the job starts; belongs to a base experiment that brings weights.
+    """A file fetched once into the cache when the job starts, for a base experiment that brings weights.
 
     A base experiment that sets the key itself, or none at all, means that nothing is downloaded.
     """

@@ -1,7 +1,7 @@
-"""One spec out of a request: file, base experiment, datasets, parent job, devices and overrides, in their order.
+"""One spec out of a request: base experiment, file, datasets, parent job, devices and overrides in order.
 
-Weakest first: defaults, base experiment, spec file, datasets and parent job, overrides. What nobody named (constants
-of a rule, a stage that follows from the parent, names of result files) only fills what is not set.
+Weakest first: defaults, base experiment, spec file, datasets and parent job, overrides. What nobody named
+(constants of a rule, a stage that follows from the parent, names of result files) only fills what is not set.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _with_promises(resolved: ResolvedSpec, deferred: Mapping[str, str]) -> Resol
 
 
 def _canonical(request: Request, base_experiment: BaseExperiment | None) -> dict[str, Any]:
-    """The file's values under canonical keys; a file that cannot be placed is checked whole, to tell everything."""
+    """The file's values under canonical keys; one that cannot be placed is checked whole, to tell all."""
     try:
         return canonical(request.network, request.action, request.specs)[0]
     except SpecError:
@@ -282,8 +282,8 @@ def _devices(stack: _Stack) -> None:
 def _still_missing(stack: _Stack, sources: DataSources) -> list[MissingValueError]:
     """Mandatory data that neither datasets nor spec give.
 
-    When a dataset is named, every mandatory key must be filled. Without any, the spec is the source: then it may
-    leave out what it likes, but not everything that comes from one dataset.
+    When a dataset is named, every mandatory key must be filled. Without any, the spec is the source: then it
+    may leave out what it likes, but not everything that comes from one dataset.
     """
     given = (
         {key for key, value in stack.given().items() if is_set(value)}

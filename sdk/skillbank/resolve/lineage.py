@@ -1,4 +1,4 @@
-"""What a job inherits: its ancestors, their specs and stages, and the model settings that follow the weights."""
+"""What a job inherits: ancestors, their specs and stages, and the model settings that follow the weights."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def ancestors(store: JobStore, job: Job) -> Iterator[Job]:
 
 
 def job_spec(job: Job) -> dict[str, Any]:
-    """The nested spec a job runs with; before its worker has resolved it, what was known when it was created."""
+    """The nested spec a job runs with; before its worker has settled it, as it was when created."""
     from skillbank.specs.load import Layer, build_spec, load_yaml
 
     path = JobFolder(job.folder).spec
@@ -129,8 +129,8 @@ def stage_rank(info: SkillInfo, job: Job) -> int | None:
 def carried_model(parent: Job, network: str, action: str, given: Mapping[str, Any], *, by: str) -> Carried:
     """Model settings of a parent for a job that loads its weights.
 
-    They beat the spec file, except where the file differs from both the parent and the default: that was written
-    on purpose. Places of input files are not carried, except those this action needs as data of its own.
+    They beat the spec file, except where the file differs from both the parent and the default: that was
+    written on purpose. Places of input files are not carried, except data that this action needs too.
 
     Args:
         given: nested canonical spec as the user gave it, without defaults.

@@ -84,7 +84,7 @@ class Filled:
 
 
 def accepts(info: SkillInfo, action: str, key: str) -> tuple[str, ...]:
-    """File endings that fit a key: engines and graphs by the name of the key, else the action's own weights."""
+    """File endings that fit a key: engines and graphs by the key's name, else the action's own weights."""
     leaf = key.rpartition(".")[2]
     if "engine" in leaf:
         return (".engine",)
@@ -118,7 +118,7 @@ def from_parent(scope: Scope, key: str) -> Filled | None:
 def from_job(store: JobStore, job: Job, wanted: tuple[str, ...], method: str, *, why: str = "") -> Filled:
     """A file of a job, or the promise of one while the job has not finished."""
     if not is_ready(job):
-        # A stand-in with the right ending, so that relations between keys can be checked before the parent is done.
+        # A stand-in with the right ending, so that relations between keys can be checked now already.
         return Filled(
             value=f"job:{job.id}/checkpoint{wanted[0]}",
             kind="parent",
@@ -141,8 +141,8 @@ def from_base_experiment(scope: Scope, key: str) -> Filled | None:
 def from_stage(scope: Scope, key: str) -> Filled | None:
     """Weights for one stage of a training that builds on others.
 
-    The nearest job of that stage among parent and ancestors gives them. When a stage was not trained by a job,
-    the value that the parent itself started from is taken over.
+    The nearest job of that stage among parent and ancestors gives them. When no job trained a stage, the
+    value that the parent itself started from is taken over.
     """
     stages, parent, store = scope.info.stages, scope.parent, scope.store
     now = stage_of(scope.info, scope.spec)
@@ -188,8 +188,8 @@ def _check_stage(scope: Scope, parent: Job, key: str) -> None:
     if stages is None or now is None or theirs is None or theirs >= now:
         return
     raise ConflictError(
-        f"{stages.key}: {_plain(stages.values[now])} does not fit parent job {parent.id}, which was trained with "
-        f"{_plain(stages.values[theirs])} and has no weights of that stage for {key}",
+        f"{stages.key}: {_plain(stages.values[now])} does not fit parent job {parent.id}, which was trained "
+        f"with {_plain(stages.values[theirs])} and has no weights of that stage for {key}",
         hint=f"{stages.key}={_plain(stages.values[theirs])}, or name a later job with --parent-job-id",
         key=stages.key,
         value=stages.values[now],
@@ -210,7 +210,8 @@ def wrong_parent(scope: Scope, key: str) -> NotFoundError:
     leaves = ", ".join(produces(scope.info, parent)) or "no weights"
     wanted = ", ".join(accepts(scope.info, scope.action, key))
     return NotFoundError(
-        f"{key}: parent job {parent.id} is {parent.action}, which leaves {leaves}; needed is a file ending in {wanted}",
+        f"{key}: parent job {parent.id} is {parent.action}, which leaves {leaves}; "
+        f"needed is a file ending in {wanted}",
         hint=f"name a job that leaves one with --parent-job-id, or set {key}=PATH",
         key=key,
         value=parent.id,

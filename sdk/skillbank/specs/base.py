@@ -231,8 +231,8 @@ class Rule:
         check: returns None, or what is wrong and what is allowed (without the keys, which are put in front).
         hint: one line to follow.
         actions: actions it concerns; empty = all.
-        missing: it asks for a value that is not there (the first of `keys`), which a parent job may still fill: a
-            MissingValueError, and for a draft no error at all.
+        missing: it asks for a value that is not there (the first of `keys`), which a parent job may still fill:
+            a MissingValueError, and for a draft no error at all.
     """
 
     keys: tuple[str, ...]

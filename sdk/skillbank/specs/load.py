@@ -149,7 +149,7 @@ def build_spec(network: str, action: str, layers: Sequence[Layer], *, draft: boo
     for layer in layers:
         build.add(layer)
     build.resolve(draft)
-    spec = build.follow(build.check())
+    spec = build.check()
     if draft:
         build.notes += [f"{key}: not set yet" for key in missing_keys(network, action, build.tree)]
     else:
@@ -247,21 +247,6 @@ class _Build:
             for key, problem in from_validation(self.table, err, self.tree, sources).items():
                 self._wrong(key, problem)
         return None
-
-    def follow(self, spec: ActionSpec | None) -> ActionSpec | None:
-        """Give defaults that follow other keys their value; what was set by anyone stays."""
-        has_changed = False
-        for item in self.table.network.derived:
-            origin = self.origins.get(item.key)
-            keys = {item.key, *item.sources}
-            if origin is None or origin.kind != "default" or self.bad & keys or not keys <= set(self.origins):
-                continue
-            value = item.value(*(get(self.tree, source) for source in item.sources))
-            if value is not None and value != get(self.tree, item.key):
-                put(self.tree, item.key, value)
-                self.origins[item.key] = Origin("default", f"follows {' and '.join(item.sources)}")
-                has_changed = True
-        return self.check() if has_changed and spec is not None else spec
 
     def _wrong(self, key: str, problem: SpecError) -> None:
         if key not in self.bad:

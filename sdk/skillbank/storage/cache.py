@@ -1,9 +1,9 @@
-"""Copies of remote objects, one folder for each URI + version + size, and trees of links to them.
+"""Copies of remote objects, one for each URI + version + size, and folders of links to them.
 
-    objects/ab/ab12.../train.json      the copy, read-only
-                       .lock           held while it is brought here
-                       .part .done     what has arrived so far, and which ranges of it
-    trees/12ab.../train/...            one listing of a prefix as a folder; hard links to the copies
+    objects/ab/ab12...              the copy, read-only
+    objects/ab/ab12....part .done   what has arrived so far, and which ranges of it; the part is also the lock
+    named/ab12.../train.json        a link with the object's own name
+    trees/12ab.../train/...         one listing of a prefix as a folder of links
 
 A key never changes its content, so nothing here is ever overwritten, and the whole folder may be deleted when
 no job runs.
@@ -26,14 +26,15 @@ from pathlib import Path
 
 from skillbank.storage.disk import disk_error
 from skillbank.storage.entry import Entry
-from skillbank.storage.locks import file_lock
+from skillbank.storage.locks import wait_for_lock
 from skillbank.storage.pointers import read_pointer
 from skillbank.storage.uri import Uri
 
-__all__ = ["Cache", "Slot"]
+__all__ = ["Cache", "Slot", "Tree"]
 
 _UNSAFE = re.compile(r"[\x00-\x1f/\\]")
 _STALE_S = 24 * 3600
+_NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,14 @@ class Slot:
     """The place of one version of one object.
 
     Attributes:
+        root: folder of the cache.
         key: digest of URI, version and size.
-        name: file name of the copy.
+        name: file name of the object.
         size: bytes; None when the store does not tell.
         is_trusted: False when the store tells no version, so that a copy may be out of date.
     """
 
-    folder: Path
+    root: Path
     key: str
     name: str
     size: int | None
@@ -56,46 +58,118 @@ class Slot:
     @property
     def path(self) -> Path:
         """The finished copy."""
-        return self.folder / self.name
+        return self.root / "objects" / self.key[:2] / self.key
 
     @property
     def part(self) -> Path:
         """What has arrived so far."""
-        return self.folder / ".part"
+        return self.path.with_name(f"{self.key}.part")
 
     @property
     def done(self) -> Path:
         """Numbers of the ranges that have arrived, for objects read in several."""
-        return self.folder / ".done"
+        return self.path.with_name(f"{self.key}.done")
 
     def is_ready(self) -> bool:
-        """Whether the copy is there. A size that differs, as after a power failure, counts as not there."""
+        """Whether the copy can be used. A size that differs, as after a power failure, counts as not there."""
+        if not self.is_trusted:
+            return False
         try:
-            size = self.path.stat().st_size
+            return self.size in (None, self.path.stat().st_size)
         except OSError:
             return False
-        return self.size is None or size == self.size
 
     @contextmanager
-    def locked(self, what: str, stop: threading.Event | None = None) -> Iterator[None]:
-        """Keep other processes and threads away from this slot."""
-        with file_lock(self.folder / ".lock", what, stop=stop):
-            yield
+    def claim(self, what: str, stop: threading.Event) -> Iterator[int | None]:
+        """The open part, kept from all other processes and threads; None when the copy is there.
 
-    def commit(self) -> None:
-        """Give the arrived part its name. Read-only: the trees share it."""
+        Raises:
+            Stopped: `stop` was set while somebody else held it.
+            StorageError: the disk refuses.
+        """
+        handle = self._lock(what, stop)
         try:
-            self.part.chmod(0o444)
-            self.part.replace(self.path)
-            self.done.unlink(missing_ok=True)
+            yield handle
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+    def _lock(self, what: str, stop: threading.Event) -> int | None:
+        part = str(self.part)
+        while not self.is_ready():
+            try:
+                handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                self._make_folder()
+                continue
+            except OSError as err:
+                raise disk_error(err, self.part) from err
+            try:
+                wait_for_lock(handle, self.part, what, stop=stop)
+                # The one who held it before may have given the part its name, or removed it.
+                is_mine = _is_same(handle, part) and not self.is_ready()
+            except BaseException:
+                os.close(handle)
+                raise
+            if is_mine:
+                return handle
+            if _is_same(handle, part):
+                self.discard()
+            os.close(handle)
+        return None
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise disk_error(err, self.path) from err
 
+    def commit(self) -> None:
+        """Give the part its name. Read-only: the trees share it. OSError when the disk refuses."""
+        self.part.chmod(0o444)
+        self.part.replace(self.path)
+
     def discard(self) -> None:
-        """Forget what has arrived."""
+        """Forget what has arrived; only for the one who holds the claim."""
         for path in (self.part, self.done):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+    def named(self) -> Path:
+        """The copy under the object's own name, since what follows the last dot matters to its readers.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        path = self.root / "named" / self.key / self.name
+        try:
+            if path.exists() and path.samefile(self.path):
+                return path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+            _link(self.path, temporary)
+            temporary.replace(path)
+            temporary.unlink(missing_ok=True)  # renaming one link over another of the same file does nothing
+        except OSError as err:
+            raise disk_error(err, path, self.size) from err
+        return path
+
+
+def _is_same(handle: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))  # noqa: PTH116
+    except OSError:
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError as err:
+        if err.errno not in _NO_LINKS:
+            raise
+        shutil.copy(source, target)
 
 
 class Cache:
@@ -122,7 +196,7 @@ class Cache:
         text = f"{uri.identity}\n{entry.version}\n{entry.size}"
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         name = _UNSAFE.sub("_", uri.name)[-150:].lstrip(".") or "content"
-        return Slot(self.root / "objects" / key[:2] / key, key, name, entry.size, bool(entry.version))
+        return Slot(self.root, key, name, entry.size, bool(entry.version))
 
     def tree(self, root: Uri, names: Sequence[str], slots: Sequence[Slot]) -> Tree:
         """The folder that shows these copies under these names."""
@@ -149,7 +223,7 @@ class Tree:
 
     def is_ready(self) -> bool:
         """Whether every file of it is there with its size."""
-        if not all(slot.is_trusted for slot in self.slots) or not self.path.is_dir():
+        if not self.path.is_dir() or not all(slot.is_trusted for slot in self.slots):
             return False
         base = str(self.path)
         for name, slot in zip(self.names, self.slots, strict=True):
@@ -210,12 +284,7 @@ def _show(slot: Slot, target: Path, name: str, names: Sequence[str]) -> None:
     if pointed is not None and os.path.normpath(f"{name}/../{pointed}") in set(names):
         target.symlink_to(pointed)
         return
-    try:
-        os.link(slot.path, target)
-    except OSError as err:
-        if err.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise
-        shutil.copy(slot.path, target)
+    _link(slot.path, target)
 
 
 def _remove_stale(trees: Path) -> None:

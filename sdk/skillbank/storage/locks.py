@@ -14,7 +14,7 @@ from pathlib import Path
 from skillbank.errors import StorageError
 from skillbank.storage.disk import disk_error
 
-__all__ = ["Stopped", "file_lock"]
+__all__ = ["Stopped", "file_lock", "wait_for_lock"]
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ class Stopped(Exception):  # noqa: N818 - a state on the way, never seen by user
     """Another part of the same transfer failed; this one gives up."""
 
 
-@contextmanager
-def file_lock(
-    path: Path, what: str, *, stop: threading.Event | None = None, poll_s: float = 0.05
-) -> Iterator[None]:
-    """Hold the lock of this file, waiting while somebody else does.
+def wait_for_lock(
+    handle: int, path: Path, what: str, *, stop: threading.Event | None = None, poll_s: float = 0.05
+) -> None:
+    """Take the lock of an open file, waiting while somebody else has it; it ends when the file is closed.
 
     Args:
-        path: created when missing and left there: removing it would let two holders in.
+        handle: number of the open file.
+        path: its name, for errors.
         what: the thing that is locked, for the log when waiting takes long.
         stop: ends the waiting with `Stopped`.
         poll_s: pause between two looks.
@@ -40,19 +40,6 @@ def file_lock(
     Raises:
         StorageError: the file system has no locks.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as err:
-        raise disk_error(err, path) from err
-    try:
-        _wait(handle, path, what, stop, poll_s)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _wait(handle: int, path: Path, what: str, stop: threading.Event | None, poll_s: float) -> None:
     since = time.monotonic()
     told = False
     while True:
@@ -73,3 +60,22 @@ def _wait(handle: int, path: Path, what: str, stop: threading.Event | None, poll
             log.info("%s: waiting for another process that works on it", what)
             told = True
         time.sleep(poll_s)
+
+
+@contextmanager
+def file_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock of this file, which is made when missing and stays: removing it would let two holders in.
+
+    Raises:
+        StorageError: the file system has no locks, or refuses the file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        raise disk_error(err, path) from err
+    try:
+        wait_for_lock(handle, path, what)
+        yield
+    finally:
+        os.close(handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -39,23 +39,27 @@ class Retry:
         attempts: tries in a row without any progress, the first included.
         base_s: mean pause before the second try is half of this; it doubles with every further one.
         cap_s: longest pause.
-        sleep: waits that many seconds.
     """
 
     attempts: int = 5
     base_s: float = 0.5
     cap_s: float = 20.0
-    sleep: Callable[[float], None] = time.sleep
 
-    def pause(self, failed: int, broken: Interrupted) -> None:
-        """Wait after the failed try number `failed`; raises the error when it was the last one."""
+    def pause(self, failed: int, broken: Interrupted, stop: threading.Event | None = None) -> None:
+        """Wait after the failed try number `failed`; raises the error when it was the last one.
+
+        Args:
+            failed: tries without progress so far.
+            broken: what happened.
+            stop: ends the waiting early.
+        """
         if failed >= self.attempts:
             raise broken.error
         # Random pauses keep many workers from coming back at the same moment.
         wait_s = random.uniform(0, min(self.cap_s, self.base_s * 2 ** (failed - 1)))  # noqa: S311
         wait_s = max(wait_s, min(broken.after_s, self.cap_s))
         log.info("%s; try %d of %d in %.1f s", broken, failed + 1, self.attempts, wait_s)
-        self.sleep(wait_s)
+        (stop or threading.Event()).wait(wait_s)
 
     def call(self, operation: Callable[[], T]) -> T:
         """The operation's result, tried again after `Interrupted`."""

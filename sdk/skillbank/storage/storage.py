@@ -14,7 +14,7 @@ from skillbank.errors import NotFoundError, SkillBankError, StorageError, UsageE
 from skillbank.storage.archive import Limits, content_folder, is_archive, parent_folder, unpack
 from skillbank.storage.cache import Cache
 from skillbank.storage.disk import disk_error
-from skillbank.storage.download import Downloader
+from skillbank.storage.download import Downloader, Job
 from skillbank.storage.entry import Entry, Progress, Remote, Store, relative_names
 from skillbank.storage.http import HttpStore
 from skillbank.storage.ignore import Ignore
@@ -163,11 +163,13 @@ class Storage:
     def _bring(self, entry: Entry, store: Remote, progress: Progress | None) -> Path:
         self.cache.prepare()
         slot = self.cache.slot(entry)
-        self._downloader(store).fetch_all([(entry, slot)], progress)
-        return slot.path
+        self._download([(entry, slot)], store, progress)
+        return slot.named()
 
-    def _downloader(self, store: Remote) -> Downloader:
-        return Downloader(store, workers=self.workers, retry=self._retry, part_bytes=self._part_bytes)
+    def _download(self, jobs: Sequence[Job], store: Remote, progress: Progress | None) -> None:
+        Downloader(
+            store, workers=self.workers, retry=self._retry, part_bytes=self._part_bytes, progress=progress
+        ).fetch_all(jobs)
 
     def fetch_tree(self, uri: str, *, progress: Progress | None = None) -> Path:
         """A local folder with everything below a folder or prefix; a local one is returned as it is.
@@ -197,7 +199,7 @@ class Storage:
                 total = sum(entry.size or 0 for entry in entries)
                 progress(total, total, len(entries))
             return tree.path
-        self._downloader(store).fetch_all(tuple(zip(entries, slots, strict=True)), progress)
+        self._download(tuple(zip(entries, slots, strict=True)), store, progress)
         return tree.build()
 
     def fetch_any(

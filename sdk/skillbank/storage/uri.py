@@ -18,7 +18,7 @@ __all__ = ["SCHEMES", "Uri", "is_remote", "join", "parse", "show"]
 
 SCHEMES = ("file", "s3", "http", "https")
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 _ONE_SLASH = re.compile(r"(s3|https?|file):/?[^/]", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 # Query fields of signed links change with every signature while the object stays the same.

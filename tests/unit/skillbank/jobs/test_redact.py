@@ -1,0 +1,66 @@
+from skillbank.jobs.record import Request
+from skillbank.jobs.redact import digest, is_secret_name, scrub, secret_values, without_secrets
+
+
+def test_names_of_secrets_are_told_from_others() -> None:
+    secret = [
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "HF_TOKEN",
+        "wandb_api_key",
+        "DB_PASSWORD",
+        "S3_SECRET_KEY",
+    ]
+    plain = [
+        "OMP_NUM_THREADS",
+        "TOKENIZERS_PARALLELISM",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "MONKEY",
+        "AWS_DEFAULT_REGION",
+    ]
+    assert [name for name in secret if not is_secret_name(name)] == []
+    assert [name for name in plain if is_secret_name(name)] == []
+
+
+def test_the_key_leaves_spec_and_overrides_and_the_override_wins() -> None:
+    request = Request(
+        network="n",
+        action="a",
+        specs={"encryption_key": "spec", "train": {"lr": 1}},
+        overrides={"encryption_key": "override", "train": {"encryption_key": ""}, "train.lr": 2},
+        env={"TOKEN": "x", "A": "b"},
+    )
+    clean, key = without_secrets(request)
+    assert key == "override"
+    assert clean.specs == {"train": {"lr": 1}}
+    assert clean.overrides == {"train": {}, "train.lr": 2}
+    assert clean.env == {"A": "b"}
+
+
+def test_a_request_without_key_has_none() -> None:
+    assert without_secrets(Request(network="n", action="a", specs={"encryption_key": None}))[1] is None
+
+
+def test_known_values_are_blanked_out_of_texts_and_maps() -> None:
+    hidden = secret_values(
+        {"MY_TOKEN": "abcdefgh", "OTHER": "plain-value", "PASSWORD": "short"}, "the-key", None
+    )
+    assert set(hidden) == {"abcdefgh", "the-key"}
+    said = {
+        "message": "abcdefgh and the-key",
+        "list": ["abcdefgh"],
+        "number": 3,
+        "plain": "plain-value short",
+    }
+    assert scrub(said, hidden) == {
+        "message": "*** and ***",
+        "list": ["***"],
+        "number": 3,
+        "plain": "plain-value short",
+    }
+    assert scrub(None, hidden) is None
+
+
+def test_the_digest_has_a_salt_and_hides_the_key() -> None:
+    assert digest("nvidia_tlt") != digest("nvidia_tlt")
+    assert "nvidia" not in digest("nvidia_tlt")
