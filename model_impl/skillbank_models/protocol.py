@@ -1,22 +1,23 @@
 """What an implementation offers to the job processes: one `Implementation` per network, named `NETWORK`.
 
-The actions of `skillbank_runners` are written once against this module. An implementation states what only it can
-know: its data, its LightningModule, its weights, and actions that no trainer drives. Settings are read from the spec;
-no default is repeated here.
+The actions of `skillbank_runners` are written once against this module. An implementation states what
+only it can know: its data, its LightningModule, its weights, and actions that no trainer drives. Settings are
+read from the spec; no default is repeated here.
 
 What the shared actions rely on beyond Lightning's own contract:
 
-- `build_data` gives a LightningDataModule whose loaders are `torch.utils.data.DataLoader` (or lists or maps of them).
-  Order, augmentation seeds, sharding over processes and the place of a resumed run are handled from outside: samplers
-  and datasets draw from the ordinary generators of Python, numpy and torch, and need no seed of their own. A sampler
-  that hands every process its own share says so with the attribute ``shards_itself = True``; batch samplers have a
-  length, and one that never ends gives the length of an epoch.
+- `build_data` gives a LightningDataModule whose loaders are `torch.utils.data.DataLoader` (or lists or maps
+  of them). Order, augmentation seeds, sharding over processes and the place of a resumed run are handled from
+  outside: samplers and datasets draw from the ordinary generators of Python, numpy and torch, and need no
+  seed of their own. A sampler that hands every process its own share says so with the attribute
+  ``shards_itself = True``; batch samplers have a length, and one that never ends gives the length of an
+  epoch.
 - `build_module` gives a LightningModule that logs its metrics with `self.log`; a metric that ends up in
-  `trainer.callback_metrics` becomes a KPI of the epoch. Files go to `trainer.default_root_dir`, the folder of the
-  action. Attributes that are looked for, all optional: ``artifacts()`` (see `LeavesArtifacts`) and ``shard_units``,
-  a set of module classes that fsdp may split at.
-- `train.freeze` names modules below ``module.model`` (or the module itself); the shared action freezes them before the
-  optimiser is built, so `configure_optimizers` takes parameters with ``requires_grad`` only.
+  `trainer.callback_metrics` becomes a KPI of the epoch. Files go to `trainer.default_root_dir`, the folder of
+  the action. Attributes that are looked for, all optional: ``artifacts()`` (see `LeavesArtifacts`) and
+  ``shard_units``, a set of module classes that fsdp may split at.
+- `train.freeze` names modules below ``module.model`` (or the module itself); the shared action freezes them
+  before the optimiser is built, so `configure_optimizers` takes parameters with ``requires_grad`` only.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class ActionContext(Protocol):
         step: int | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Record a finished file as an artifact of the job; the first process does it, the others skip it."""
+        """Record a finished file as an artifact of the job; only the first process does."""
 
     def write_metrics(self, kpi: Mapping[str, float], *, name: str = "metrics.json", **more: Any) -> Path:
         """Report numbers everywhere at once: status channel, a JSON artifact and a table in the log."""
@@ -110,17 +111,14 @@ class LeavesArtifacts(Protocol):
 class Implementation:
     """The parts of a network that the shared actions ask for; each gets the resolved spec of its action.
 
-    Attributes:
-        build_data: spec -> data; reads files in `setup`, not before.
-        build_module: spec -> module with initialised weights; no checkpoint is read here.
-        actions: actions that no trainer drives (export, quantize, ...), and those that replace a shared one.
-        callbacks: further Lightning callbacks.
-        start_weights: loads what a fresh training run starts from (pretrained model, backbone); left out when a
-            run is resumed.
-        load_weights: loads a checkpoint for any other action; `None` means an exact match of all tensors.
-        sample_names: batch -> names of its samples, for messages about a batch that went wrong.
-        memory_keys: dotted spec keys to lower, or to set to the value that follows ``=``, when memory runs out;
-            batch sizes and activation checkpointing are known without being named.
+    Attributes: build_data: spec -> data; reads files in `setup`, not before. build_module: spec -> module
+        with initialised weights; no checkpoint is read here. actions: actions that no trainer drives (export,
+        quantize, ...), and those that replace a shared one. callbacks: further Lightning callbacks.
+        start_weights: loads what a fresh training run starts from (pretrained model, backbone); left out when
+        a run is resumed. load_weights: loads a checkpoint for any other action; `None` means an exact match
+        of all tensors. sample_names: batch -> names of its samples, for messages about a batch that went
+        wrong. memory_keys: dotted spec keys to lower, or to set to the value that follows ``=``, when memory
+        runs out; batch sizes and activation checkpointing are known without being named.
     """
 
     build_data: Callable[[Any], LightningDataModule]

@@ -1,4 +1,4 @@
-"""What every training run and evaluation gets beside its module: status, guards, clipping, freezing, random state."""
+"""What every training run gets beside its module: status, guards, clipping, freezing, random state."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ class Progress(pl.Callback):
 class LossGuard(pl.Callback):
     """Ends training at the first loss that is not a number, before it reaches the weights or a checkpoint.
 
-    On a GPU the value of a batch is looked at while the next one runs, so that nothing waits for it; it is looked at
-    in any case before a checkpoint is written.
+    On a GPU the value of a batch is looked at while the next one runs, so that nothing waits for it; it is
+    looked at in any case before a checkpoint is written.
 
     Args:
         names: batch -> names of its samples.
@@ -198,7 +198,7 @@ class LossGuard(pl.Callback):
         of = f" (samples {', '.join(names)})" if names else ""
         parts = f"; not finite: {', '.join(sorted(bad))}" if bad else ""
         raise JobFailedError(
-            f"{where}{of}: the loss is {float(value)}{parts}; no checkpoint was written since, the one before is good",
+            f"{where}{of}: the loss is {float(value)}{parts}; the last checkpoint was written before",
             hint="look at these samples; else lower train.optim.lr, or use train.precision=fp32",
             key="loss",
         )
@@ -237,7 +237,7 @@ class ClipGradients(pl.Callback):
 
 
 class Frozen(pl.Callback):
-    """Keeps modules as they are: no gradients, and evaluation mode, so that statistics and dropout rest as well.
+    """Keeps modules as they are: no gradients, and evaluation mode, so that statistics rest as well.
 
     Args:
         module: holds the modules; those below its attribute ``model`` are meant first.
@@ -282,7 +282,7 @@ class Frozen(pl.Callback):
 
 
 class Generators(pl.Callback):
-    """Keeps the random generators of all processes in the checkpoint, and validation away from those of training."""
+    """Keeps the generators of all processes in the checkpoint, and validation away from those of training."""
 
     def __init__(self, order: DataOrder) -> None:
         self._order = order

@@ -1,4 +1,4 @@
-"""Checkpoint files: names, the link to the newest one, safe writing and reading, and which one a run starts from."""
+"""Checkpoint files: names, the link to the newest, safe writing and reading, which one a run starts from."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def checkpoint_name(epoch: int, step: int | None = None) -> str:
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Writes a checkpoint under a temporary name first, holding tensors and plain values only; reads such files."""
+    """Writes checkpoints of tensors and plain values, under a temporary name first; reads such files."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -145,7 +145,7 @@ def read_checkpoint(path: Path, *, key: str = "checkpoint") -> dict[str, Any]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
         raise InvalidValueError(
-            f"{key}: {path} is no checkpoint of tensors and plain values; reading it could run code, so it is refused",
+            f"{key}: {path} is no checkpoint of tensors and plain values; reading it could run code",
             hint=f"skillbank weights convert {path} --help",
             key=key,
             value=str(path),
@@ -215,7 +215,7 @@ def load_exactly(module: pl.LightningModule, path: Path, key: str) -> None:
 
 
 def point_to_latest(link: Path, target: Path) -> None:
-    """Make the link name the newest checkpoint, in one step; a hard link where the file system has no symbolic ones."""
+    """Make the link name the newest checkpoint, in one step; hard where the file system has no symbolic links."""
     temporary = link.with_name(f".{link.name}.{os.getpid()}{_PART}")
     temporary.unlink(missing_ok=True)
     try:

@@ -1,9 +1,9 @@
-"""Loaders whose batches depend on seed, epoch and place alone: not on the past, on loader processes or on a restart.
+"""Loaders whose batches depend on seed, epoch and place alone, not on loader processes or a restart.
 
-Every batch carries a seed of its own. It is set in the process that loads the batch, sample by sample, so shuffling
-and augmentation are the same with any number of loader processes, and a run that is resumed in the middle of an epoch
-goes on with the very next batch without loading the ones before it. The generators of the training process are put
-back after each batch: what the data draws does not disturb what the model draws.
+Every batch carries a seed of its own. It is set in the process that loads the batch, sample by sample, so
+shuffling and augmentation are the same with any number of loader processes, and a run that is resumed in the
+middle of an epoch goes on with the very next batch without loading the ones before it. The generators of the
+training process are put back after each batch: what the data draws does not disturb what the model draws.
 """
 
 from __future__ import annotations
@@ -130,10 +130,9 @@ class _Tickets(Sampler[Any]):
 class EpochLoader:
     """One loader of a data module, in the order that `DataOrder` gives.
 
-    Args:
-        loader: as the implementation built it.
-        stage: ``train``, ``val``, ``test`` or ``predict``; only ``train`` changes from epoch to epoch.
-        length: batches that make an epoch on this process, over or under what one pass gives; None = one pass.
+    Args: loader: as the implementation built it. stage: ``train``, ``val``, ``test`` or ``predict``; only
+        ``train`` changes from epoch to epoch. length: batches that make an epoch on this process, over or
+        under what one pass gives; None = one pass.
     """
 
     def __init__(
@@ -155,7 +154,8 @@ class EpochLoader:
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator on purpose: Lightning calls iter() once more than it reads, and nothing starts before next().
+        # A generator on purpose: Lightning calls iter() once more than it reads, and nothing starts before
+        # next().
         epoch = self.order.epoch if self.stage == "train" else 0
         done, self._skip = self._skip, 0
         number, skip = divmod(done, self._pass_length)

@@ -1,4 +1,4 @@
-"""The heavy part of a job: the implementation is imported here, on the worker and on its further processes."""
+"""The heavy part of a job, on the worker and on its further processes: the implementation is imported here."""
 
 from __future__ import annotations
 
@@ -60,11 +60,8 @@ def execute(
 ) -> None:
     """Run the action of a job, on as many processes as its devices ask for.
 
-    Args:
-        plan: see `run_here`.
-        folder: the job's folder.
-        on_lost: records a failure and returns the exit code; called in another thread, when a process is gone and
-            the worker hangs in an exchange with it.
+    Args: plan: see `run_here`. folder: the job's folder. on_lost: records a failure and returns the exit
+        code; called in another thread, when a process is gone and the worker hangs in an exchange with it.
 
     Raises:
         SkillBankError: what ended it, also when that was another process.

@@ -7,7 +7,7 @@ from typing import Any
 
 from skillbank.errors import OutOfMemoryError, RuntimeMissingError, SkillBankError
 
-__all__ = ["Unexpected", "explain", "memory_hint"]
+__all__ = ["UnexpectedError", "explain", "memory_hint"]
 
 _MEMORY_TEXTS = (
     "out of memory",
@@ -22,7 +22,7 @@ _SHARED_TEXTS = ("bus error", "shared memory", "no space left on device: '/dev/s
 _FIRST = 400
 
 
-class Unexpected(SkillBankError):
+class UnexpectedError(SkillBankError):
     """An error that nobody foresaw; the traceback is in the log."""
 
     code = "internal"
@@ -69,7 +69,7 @@ def explain(
             hint="pip install -c constraints.txt 'skillbank[runtime]'",
             key=name,
         )
-    return Unexpected(
+    return UnexpectedError(
         f"{action}: {type(error).__name__}: {text}",
         hint="the log has the traceback; please report it with the spec",
     )

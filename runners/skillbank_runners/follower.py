@@ -1,4 +1,4 @@
-"""A further process of a job: it gets the settled spec from the worker, runs the action, and says why if it fails."""
+"""A further process of a job: it gets the settled spec from the worker, and says why when it fails."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The way of a job: wait for its parent, settle its spec, bring its data, wait for a device, run, write how it ended.
+"""The way of a job: parent, spec, data, device, action, and how it ended.
 
-Nothing heavy is imported before the device is there. However a job ends, it ends with a final state, a last line in
-its status file, and an exit code of its own.
+Nothing heavy is imported before the device is there. However a job ends, it ends with a final state, a last
+line in its status file, and an exit code of its own.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def run_job(
         error: SkillBankError | None = None
         try:
             course.run()
-        except (Exception, KeyboardInterrupt) as err:  # noqa: BLE001 - the edge of the process: it becomes the record
+        except (Exception, KeyboardInterrupt) as err:  # noqa: BLE001 - the edge of the process
             with interrupts.ignored():
                 error = course.explained(err)
         with interrupts.ignored():

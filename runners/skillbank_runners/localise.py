@@ -1,4 +1,4 @@
-"""Data in, results out: remote inputs of a spec become local paths, remote results get a local folder to be sent from."""
+"""Remote inputs of a spec become local paths; remote results get a local folder that they are sent from."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _named(error: Exception, key: str) -> SkillBankError:
 
 
 def _holders(values: Any, parts: list[str]) -> list[tuple[MutableMapping[str, Any], str]]:
-    """The maps that hold the last part of a dotted key; every entry of a list on the way counts."""
+    """The maps that hold the last part of a dotted key, behind every entry of lists on the way."""
     if isinstance(values, list):
         return [found for item in values for found in _holders(item, parts)]
     if not isinstance(values, MutableMapping) or parts[0] not in values:

@@ -117,8 +117,8 @@ def _node_rank(nodes: int, action: str, environ: Mapping[str, str]) -> int:
         or not environ.get("MASTER_PORT")
     ):
         raise InvalidValueError(
-            f"{action}.num_nodes: {nodes} nodes asked for, but NODE_RANK, MASTER_ADDR and MASTER_PORT do not say "
-            f"which of them this is and where they meet",
+            f"{action}.num_nodes: {nodes} nodes asked for, but NODE_RANK, MASTER_ADDR and MASTER_PORT do "
+            "not say which of them this is and where they meet",
             hint=f"-o {action}.num_nodes=1, or set the variables and start the job on every node",
             key=f"{action}.num_nodes",
             value=nodes,

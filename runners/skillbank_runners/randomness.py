@@ -1,4 +1,4 @@
-"""The random generators of a process: seeded, saved and put back, so that a resumed run draws what an unbroken one would."""
+"""The random generators of a process: seeded, saved, put back; a resumed run draws what an unbroken one does."""
 
 from __future__ import annotations
 

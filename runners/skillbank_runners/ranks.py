@@ -1,7 +1,8 @@
-"""The processes of one job on one machine: the worker is the first, it starts the others and hears when one fails.
+"""The processes of one job on one machine: the worker is the first and starts the others.
 
-Every process runs the same action on the same spec; the others get it from a file in the job folder. When one fails,
-the rest would wait for it for ever, so the worker is told, with the reason that the failed process left.
+Every process runs the same action on the same spec; the others get it from a file in the job folder. When one
+fails, the rest would wait for it for ever, so the worker is told, with the reason that the failed process
+left.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class RankFailure:
             )
         return JobFailedError(
             f"process {self.number} of the job ended with exit code {self.code}",
-            hint="the log says more; when nobody killed it, the host ran out of memory: fewer workers or GPUs",
+            hint="the log says more; when nobody killed it, host memory ran out: fewer workers or GPUs",
         )
 
 
@@ -148,9 +149,8 @@ class Ranks:
     def failure(self, *, patience_s: float = 0.0) -> RankFailure | None:
         """The first failure that left a reason, or any; None while all are well.
 
-        Args:
-            patience_s: how long to wait for a process to fail; when a process fails, the worker often sees a broken
-                connection before it sees the reason.
+        Args: patience_s: how long to wait for a process to fail; when a process fails, the worker often sees
+            a broken connection before it sees the reason.
         """
         deadline = time.monotonic() + patience_s
         while True:

@@ -1,4 +1,4 @@
-"""Keeps secrets out of everything a worker prints: log records, tracebacks, and what libraries write by themselves."""
+"""Keeps secrets out of all that a worker prints: log records, tracebacks, what libraries print themselves."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class Redactor(logging.Filter):
     def guarding_output(self) -> Iterator[None]:
         """Clean what is printed to stdout and stderr during the body."""
         before = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = _Cleaned(before[0], self), _Cleaned(before[1], self)  # type: ignore[assignment]
+        sys.stdout = _Cleaned(before[0], self)  # type: ignore[assignment]
+        sys.stderr = _Cleaned(before[1], self)  # type: ignore[assignment]
         try:
             yield
         finally:

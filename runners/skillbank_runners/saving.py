@@ -1,7 +1,8 @@
 """When checkpoints are written: at intervals, at the end, when asked to stop, and beside them the best ones.
 
-A checkpoint of a finished epoch is taken when everything that belongs to the epoch is over (validation, schedulers,
-epoch metrics), and says so in Lightning's progress counters. A resumed run then starts its first epoch like any other.
+A checkpoint of a finished epoch is taken when everything that belongs to the epoch is over (validation,
+schedulers, epoch metrics), and says so in Lightning's progress counters. A resumed run then starts its first
+epoch like any other.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Register(Protocol):
         epoch: int | None = None,
         step: int | None = None,
         metrics: Mapping[str, float] | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Record it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

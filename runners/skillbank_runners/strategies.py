@@ -1,4 +1,4 @@
-"""How several processes share the work: Lightning's ddp and fsdp, with processes that the worker has started."""
+"""How several processes share the work: ddp and fsdp of Lightning, among processes the worker started."""
 
 from __future__ import annotations
 

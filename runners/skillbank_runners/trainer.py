@@ -30,7 +30,7 @@ _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def setting_of(spec: Any, key: str, otherwise: Any = None) -> Any:
-    """The value at a dotted key; `otherwise` where the spec of this network has no such key, or it is empty."""
+    """The value at a dotted key; `otherwise` where the network has no such key, or it is empty."""
     value = spec
     for part in key.split("."):
         value = getattr(value, part, None)
@@ -122,22 +122,21 @@ def build_trainer(
 ) -> pl.Trainer:
     """A Trainer for one action.
 
-    Args:
-        training: settings of training; None for evaluation and inference, which run in full precision unless the
-            action's block names another.
-        shard_units: module classes at which fsdp splits.
+    Args: training: settings of training; None for evaluation and inference, which run in full precision
+        unless the action's block names another. shard_units: module classes at which fsdp splits.
 
     Raises:
         ConflictError: a precision that the device cannot do.
     """
     precision = training.precision if training else setting_of(spec, f"{context.action}.precision", "fp32")
+    mode = _precision(precision, host, "train" if training else context.action)
     limit: int | None = 1 if training and training.is_dry_run else None
     trainer = pl.Trainer(
         accelerator=host.placement.accelerator,
         devices=list(host.placement.ids) or host.placement.processes,
         num_nodes=host.placement.nodes,
         strategy=_strategy(spec, host, training, shard_units),
-        precision=_precision(precision, host, "train" if training else context.action),  # type: ignore[arg-type]
+        precision=mode,  # type: ignore[arg-type]
         plugins=[SafeCheckpointIO(), StartedRanks(host.rank)]
         if host.rank.world > 1
         else [SafeCheckpointIO()],
@@ -204,7 +203,8 @@ def _strategy(
         return SingleDeviceStrategy(device=host.device)
     if training and training.strategy == "fsdp":
         return Sharded(state_dict_type="full", auto_wrap_policy=shard_units or None)
-    # recomputed activations use their parameters a second time, which the search for unused ones does not stand
+    # recomputed activations use their parameters a second time, which the search for unused ones does not
+    # stand
     recomputes = bool(setting_of(spec, "train.activation_checkpoint", False))
     return Replicated(find_unused_parameters=training is not None and not recomputes)
 
@@ -218,7 +218,7 @@ def _progress_bar() -> list[Callback]:
 
 
 def _loggers(spec: Any, context: ActionContext) -> Any:
-    """Weights & Biases where it is asked for, installed and given a key; the status channel has the numbers anyway."""
+    """Weights & Biases, where it is asked for, installed and given a key."""
     is_wanted = setting_of(spec, "wandb.enable", False) and context.action == "train"
     if not is_wanted or not os.environ.get("WANDB_API_KEY") or context.rank != 0:
         return False
@@ -244,7 +244,7 @@ def _loggers(spec: Any, context: ActionContext) -> Any:
 
 
 def _leave_signals_to_us(trainer: pl.Trainer) -> None:
-    """Keep Lightning from handling SIGTERM: it would not save, and waits for the other processes at every batch."""
+    """Keep Lightning from handling SIGTERM: it would not save, and waits for all processes at every batch."""
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     loop = trainer.fit_loop.epoch_loop
     if hasattr(loop, "_broadcast_sigterm_tensor"):

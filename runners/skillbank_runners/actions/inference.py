@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def inference(job: Running) -> None:
-    """Run the predict loop of the module on the data module's predict loader; nothing is gathered in memory."""
+    """Run the predict loop of the module on the predict loader; nothing is gathered in memory."""
     module = job.implementation.build_module(job.spec)
     checkpoint = job.load_checkpoint(module)
     data = job.implementation.build_data(job.spec)

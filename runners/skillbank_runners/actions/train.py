@@ -182,7 +182,7 @@ def _is_over(resume: Resume, module: pl.LightningModule, settings: TrainSettings
         raise ConflictError(
             f"train.num_epochs: {settings.num_epochs} is less than the {done} epochs that {resume.path} has; "
             "the number counts all epochs, those before a resume as well",
-            hint=f"-o train.num_epochs={done + settings.num_epochs}, or another results_dir for a fresh start",
+            hint=f"-o train.num_epochs={done + settings.num_epochs}, or another results_dir",
             key="train.num_epochs",
             value=settings.num_epochs,
         )

@@ -37,6 +37,16 @@ def table() -> Table:
             "overrides": Leaf(target="data:overrides"),
             "policy": Leaf(target="create:policy"),
             "run": Leaf(target="create:run"),
+            "automl": Table(
+                summary="Search hyper-parameters.",
+                example="skillbank automl space mask2former",
+                commands={
+                    "run": Leaf(target="automl:run"),
+                    "show": Leaf(target="automl:show"),
+                    "space": Leaf(target="automl:space"),
+                    "metrics": Leaf(target="automl:metrics"),
+                },
+            ),
             "jobs": Table(
                 summary="Watch, stop and inspect jobs.",
                 example="skillbank jobs list",

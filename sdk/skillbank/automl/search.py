@@ -261,7 +261,7 @@ def _inside(axis: Axis) -> bool:
     """Whether the default can be drawn; a default outside the user's own bounds is left to the sampler."""
     if isinstance(axis.domain, Choices):
         return axis.default in axis.domain.values
-    return axis.domain.low <= axis.default <= axis.domain.high
+    return bool(axis.domain.low <= axis.default <= axis.domain.high)
 
 
 def _draw(handle: optuna.Trial, space: list[Axis]) -> dict[str, Any]:

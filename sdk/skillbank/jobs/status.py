@@ -193,7 +193,7 @@ class StatusWriter:
 
 
 def _lock(file: int) -> None:
-    """Keep other writers out until the file is closed: the end of a line is looked at, then written behind."""
+    """Keep other writers out until the file is closed: its end is looked at, then written behind."""
     import fcntl
 
     try:

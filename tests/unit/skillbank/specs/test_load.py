@@ -102,14 +102,14 @@ def test_a_file_value_that_loses_to_a_dataset_is_noted() -> None:
 @pytest.mark.parametrize(
     ("values", "key", "value"),
     [
-        ({"results_dir": "/r", "train.checkpoint": "${results_dir}/train/x.pth"}, "checkpoint", "/r/train/x.pth"),
+        ({"results_dir": "/r", "train.checkpoint": "${results_dir}/t/x.pth"}, "checkpoint", "/r/t/x.pth"),
         ({"train": {"num_epochs": "${model.embed_dims}"}}, "num_epochs", 256),
         ({"train": {"num_epochs": "${train.num_gpus}", "num_gpus": "${train.level}"}}, "num_epochs", 1),
         ({"train": {"gpu_ids": ["${train.num_gpus}", 0]}}, "gpu_ids", [1, 0]),
         ({"train": {"checkpoint": "e${train.num_epochs}-${train.fast}"}}, "checkpoint", "e10-true"),
-        ({"results_dir": "optim", "train.checkpoint": "x${train.${results_dir}.lr}"}, "checkpoint", "x0.0002"),
+        ({"results_dir": "optim", "train.checkpoint": "${train.${results_dir}.type}"}, "checkpoint", "AdamW"),
         ({"train.num_epochs": "${train.optim.scales.n}", "train.optim.scales": {"n": 7}}, "num_epochs", 7),
-        ({"evaluate.checkpoint": "a.pth", "train.checkpoint": "${evaluate.checkpoint}"}, "checkpoint", "a.pth"),
+        ({"evaluate.checkpoint": "a", "train.checkpoint": "${evaluate.checkpoint}"}, "checkpoint", "a"),
         ({"train": {"checkpoint": "${data.folder}/w"}}, "checkpoint", "/data/w"),
         ({"train.checkpoint": "${evaluate.results_dir}", "evaluate": {"results_dir": "${results_dir}/e"}},
          "checkpoint", "/results/e"),
