@@ -51,25 +51,35 @@ class KpiWriter(Protocol):
 
 
 class ActionContext(Protocol):
-    """What an action gets beside its spec.
+    """What an action gets beside its spec."""
 
-    Attributes:
-        network: name of the network.
-        action: name of the action.
-        job_id: the job that runs it.
-        folder: existing folder of the action's results.
-        status: the job's status channel; silent on all processes but the first.
-        device: where tensors belong on this process.
-        rank: number of this process, 0 for the first; `world` of them run the action.
-    """
+    @property
+    def network(self) -> str:
+        """Name of the network."""
 
-    network: str
-    action: str
-    job_id: str
-    folder: Path
-    status: KpiWriter
-    rank: int
-    world: int
+    @property
+    def action(self) -> str:
+        """Name of the action."""
+
+    @property
+    def job_id(self) -> str:
+        """The job that runs it."""
+
+    @property
+    def folder(self) -> Path:
+        """Existing folder of the action's results."""
+
+    @property
+    def status(self) -> KpiWriter:
+        """The job's status channel; silent on all processes but the first."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, 0 for the first."""
+
+    @property
+    def world(self) -> int:
+        """How many processes run the action."""
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +100,7 @@ class ActionContext(Protocol):
         """Report numbers everywhere at once: status channel, a JSON artifact and a table in the log."""
 
     def run_shared(self) -> None:
-        """Run the shared form of this action, for one that an implementation replaces in some cases only."""
+        """Run the shared form of an action that the implementation replaces in some cases only."""
 
     def check_stop(self) -> None:
         """Raise `InterruptedJobError` when the job was asked to stop; call it between units of work."""
@@ -104,21 +114,24 @@ class LeavesArtifacts(Protocol):
     """A LightningModule that wrote files which others may use."""
 
     def artifacts(self) -> Iterable[tuple[Path, str]]:
-        """Finished files with their kind: ``metrics``, ``predictions``, ``report``, ``onnx`` or ``engine``."""
+        """Finished files, each with its kind: ``metrics``, ``predictions``, ``report`` or ``onnx``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Implementation:
     """The parts of a network that the shared actions ask for; each gets the resolved spec of its action.
 
-    Attributes: build_data: spec -> data; reads files in `setup`, not before. build_module: spec -> module
-        with initialised weights; no checkpoint is read here. actions: actions that no trainer drives (export,
-        quantize, ...), and those that replace a shared one. callbacks: further Lightning callbacks.
-        start_weights: loads what a fresh training run starts from (pretrained model, backbone); left out when
-        a run is resumed. load_weights: loads a checkpoint for any other action; `None` means an exact match
-        of all tensors. sample_names: batch -> names of its samples, for messages about a batch that went
-        wrong. memory_keys: dotted spec keys to lower, or to set to the value that follows ``=``, when memory
-        runs out; batch sizes and activation checkpointing are known without being named.
+    Attributes:
+        build_data: spec -> data; reads files in `setup`, not before.
+        build_module: spec -> module with initialised weights; no checkpoint is read here.
+        actions: actions that no trainer drives (export, quantize, ...), and those that replace a shared one.
+        callbacks: further Lightning callbacks.
+        start_weights: loads what a fresh training run starts from (pretrained model, backbone); not called
+            when a run is resumed.
+        load_weights: loads a checkpoint for any other action; None means an exact match of all tensors.
+        sample_names: batch -> names of its samples, for messages about a batch that went wrong.
+        memory_keys: dotted spec keys to lower, or to set to the value behind ``=``, when memory runs out;
+            batch sizes and activation checkpointing are known without being named.
     """
 
     build_data: Callable[[Any], LightningDataModule]

@@ -161,7 +161,7 @@ class LossGuard(pl.Callback):
         self._settle(trainer)
         copy = torch.empty((), dtype=torch.float32, pin_memory=True)
         copy.copy_(loss.detach().float(), non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._pending = copy, event, self._batch
 

@@ -215,7 +215,7 @@ def load_exactly(module: pl.LightningModule, path: Path, key: str) -> None:
 
 
 def point_to_latest(link: Path, target: Path) -> None:
-    """Make the link name the newest checkpoint, in one step; hard where the file system has no symbolic links."""
+    """Make the link name the newest checkpoint, in one step; a hard link where there are no symbolic ones."""
     temporary = link.with_name(f".{link.name}.{os.getpid()}{_PART}")
     temporary.unlink(missing_ok=True)
     try:

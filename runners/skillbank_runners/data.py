@@ -130,9 +130,10 @@ class _Tickets(Sampler[Any]):
 class EpochLoader:
     """One loader of a data module, in the order that `DataOrder` gives.
 
-    Args: loader: as the implementation built it. stage: ``train``, ``val``, ``test`` or ``predict``; only
-        ``train`` changes from epoch to epoch. length: batches that make an epoch on this process, over or
-        under what one pass gives; None = one pass.
+    Args:
+        loader: as the implementation built it.
+        stage: ``train``, ``val``, ``test`` or ``predict``; only ``train`` changes from epoch to epoch.
+        length: batches that make an epoch on this process, also more or fewer than one pass; None = one pass.
     """
 
     def __init__(
@@ -192,8 +193,9 @@ class EpochLoader:
         if self._is_iterable:
             return itertools.islice(iter(self._inner), skip, skip + most)
         for part in (self._source, getattr(self._source, "sampler", None), self.dataset):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
+            begin = getattr(part, "set_epoch", None)
+            if begin is not None:
+                begin(epoch)
         asked = list(itertools.islice(iter(self._source), len(self._source)))
         places = self._places(len(asked))
         self._tickets.tickets = [

@@ -1,4 +1,4 @@
-"""The heavy part of a job, on the worker and on its further processes: the implementation is imported here."""
+"""The heavy part of a job, on the worker and its further processes: the implementation is imported here."""
 
 from __future__ import annotations
 
@@ -57,11 +57,20 @@ def execute(
     interrupts: Interrupts,
     record: Register,
     on_lost: Callable[[SkillBankError], int],
+    on_loaded: Callable[[Implementation], None],
 ) -> None:
     """Run the action of a job, on as many processes as its devices ask for.
 
-    Args: plan: see `run_here`. folder: the job's folder. on_lost: records a failure and returns the exit
-        code; called in another thread, when a process is gone and the worker hangs in an exchange with it.
+    Args:
+        plan: see `run_here`.
+        placement: devices of the job.
+        folder: the job's folder.
+        status: the job's status channel.
+        interrupts: how the job is asked to stop.
+        record: registers an artifact.
+        on_lost: records a failure and returns the exit code; called in another thread, when a process is gone
+            and the worker hangs in an exchange with it.
+        on_loaded: given the implementation once it is imported.
 
     Raises:
         SkillBankError: what ended it, also when that was another process.
@@ -77,7 +86,15 @@ def execute(
     )
     with ranks.running():
         try:
-            run_here(plan, placement, ranks.first, status=status, interrupts=interrupts, record=record)
+            run_here(
+                plan,
+                placement,
+                ranks.first,
+                status=status,
+                interrupts=interrupts,
+                record=record,
+                on_loaded=on_loaded,
+            )
         except SkillBankError:
             raise
         except Exception as err:
@@ -95,6 +112,7 @@ def run_here(
     status: StatusWriter,
     interrupts: Interrupts,
     record: Register,
+    on_loaded: Callable[[Implementation], None] | None = None,
 ) -> None:
     """Run the action on this process.
 
@@ -102,6 +120,8 @@ def run_here(
         plan: ``job_id``, ``network``, ``action``, ``folder`` of the action, and the nested ``spec``.
     """
     implementation = load_implementation(plan["network"])
+    if on_loaded is not None:
+        on_loaded(implementation)
     from skillbank_runners.actions import Running, run_action
     from skillbank_runners.trainer import Host
 

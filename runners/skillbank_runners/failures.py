@@ -86,17 +86,14 @@ def memory_hint(spec: Mapping[str, Any], action: str, more: Sequence[str] = ()) 
             options.append(f"-o {key}=true")
     for entry in more:
         key, _, wanted = entry.partition("=")
-        value = dict(_leaves(spec)).get(key)
+        now: Any = dict(_leaves(spec)).get(key)
         if wanted:
-            options += [f"-o {key}={wanted}"] if str(value).lower() != wanted.lower() else []
-        elif _is_above_one(value):
-            options.append(f"-o {key}={value // 2}")
-    unique = list(dict.fromkeys(options))
-    return (
-        "lower " + ", or ".join(unique)
-        if unique
-        else "use a smaller model, smaller images or a larger device"
-    )
+            options += [f"-o {key}={wanted}"] if str(now).lower() != wanted.lower() else []
+        elif _is_above_one(now):
+            options.append(f"-o {key}={now // 2}")
+    if not options:
+        return "use a smaller model, smaller images or a larger device"
+    return "lower " + ", or ".join(dict.fromkeys(options))
 
 
 def _worker_hint(spec: Mapping[str, Any], action: str) -> str:

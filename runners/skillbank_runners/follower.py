@@ -37,7 +37,7 @@ def run_rank(folder: Path, file: Path) -> int:
     status = StatusWriter(
         Path(plan["folder"]) / "status.json", job_id=plan["job_id"], component="", rank=rank.number
     )
-    with talking(redactor), interrupts.installed():
+    with talking(redactor, process=rank.number), interrupts.installed():
         watch_parent(plan.pop("parent"))
         try:
             run_here(

@@ -36,6 +36,7 @@ from skillbank_runners.talk import talking
 
 if TYPE_CHECKING:
     from skillbank.storage import Storage
+    from skillbank_models.protocol import Implementation
     from skillbank_runners.localise import Places
     from skillbank_runners.placement import Placement
 
@@ -242,11 +243,10 @@ class _Course:
 
     def _act(self, placement: Placement) -> None:
         """Run the action; everything heavy is imported from here on."""
-        from skillbank_runners.execution import execute, load_implementation
+        from skillbank_runners.execution import execute
 
         self.status.started()
         job = self.job
-        self.memory_keys = load_implementation(job.network).memory_keys
         assert self.places is not None
         plan = {
             "job_id": job.id,
@@ -263,6 +263,7 @@ class _Course:
             interrupts=self.interrupts,
             record=self._record,
             on_lost=self._give_up,
+            on_loaded=self._take_note,
         )
 
     def _record(
@@ -275,6 +276,9 @@ class _Course:
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         self.store.register_artifact(self.job.id, path, kind=kind, epoch=epoch, step=step, metrics=metrics)
+
+    def _take_note(self, implementation: Implementation) -> None:
+        self.memory_keys = implementation.memory_keys
 
     def _give_up(self, error: SkillBankError) -> int:
         """Record a failure while the main thread hangs."""

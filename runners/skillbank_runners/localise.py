@@ -122,7 +122,7 @@ def place_results(spec: dict[str, Any], job: Job, info: ActionInfo) -> Places:
 
 
 def fetch_latest(uri: str, link_name: str, storage: Storage) -> Path | None:
-    """The newest checkpoint of an earlier run that sent its results to a remote folder; None when there is none.
+    """The newest checkpoint that an earlier run sent to a remote folder; None when there is none.
 
     Args:
         uri: remote folder of the action's results.

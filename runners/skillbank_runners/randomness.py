@@ -1,4 +1,4 @@
-"""The random generators of a process: seeded, saved, put back; a resumed run draws what an unbroken one does."""
+"""The random generators of a process: seeded, saved, put back, so that resumed runs draw as unbroken ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def capture() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     state = np.random.get_state(legacy=False)
     assert isinstance(state, dict)
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return {
         "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
         "numpy": {

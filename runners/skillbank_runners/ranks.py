@@ -149,8 +149,8 @@ class Ranks:
     def failure(self, *, patience_s: float = 0.0) -> RankFailure | None:
         """The first failure that left a reason, or any; None while all are well.
 
-        Args: patience_s: how long to wait for a process to fail; when a process fails, the worker often sees
-            a broken connection before it sees the reason.
+        Args:
+            patience_s: how long to wait for one; the worker often sees a broken connection before the reason.
         """
         deadline = time.monotonic() + patience_s
         while True:

@@ -44,8 +44,8 @@ class Redactor(logging.Filter):
     def guarding_output(self) -> Iterator[None]:
         """Clean what is printed to stdout and stderr during the body."""
         before = sys.stdout, sys.stderr
-        sys.stdout = _Cleaned(before[0], self)  # type: ignore[assignment]
-        sys.stderr = _Cleaned(before[1], self)  # type: ignore[assignment]
+        sys.stdout = _Cleaned(before[0], self)
+        sys.stderr = _Cleaned(before[1], self)
         try:
             yield
         finally:

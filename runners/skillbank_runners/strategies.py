@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
-from pytorch_lightning.plugins.environments import ClusterEnvironment
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
+from torch.distributed.fsdp import (
+    FullOptimStateDictConfig,
+    FullStateDictConfig,
+    FullyShardedDataParallel,
+    OptimStateKeyType,
+    StateDictType,
+)
 from torch.nn.parallel import DistributedDataParallel
 
 from skillbank_runners.checkpoints import read_checkpoint
@@ -80,19 +88,82 @@ class Replicated(DDPStrategy):
         """Bring buffers such as running means to what the first process has, and so the checkpoint."""
         super().on_validation_start()
         if isinstance(self.model, DistributedDataParallel):
-            for buffer in self.model.buffers():
-                torch.distributed.broadcast(buffer, src=0)
+            _share_buffers(self.model)
 
 
 class Sharded(FSDPStrategy):
-    """fsdp that saves one file for all processes and reads it without running code from it."""
+    """fsdp that saves one file for all processes, reads it without running code, and works on the CPU too."""
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """All weights, put together on the first process."""
+        assert self.model is not None
+        _share_buffers(self.model)
+        with self._whole():
+            found: dict[str, Any] = self.model.state_dict()
+        return found
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, torch.Tensor]:
+        """The whole state of an optimiser, numbered as an optimiser that is not split has it."""
+        assert self.model is not None
+        plain = getattr(optimizer, "_optimizer", optimizer)
+        with self._whole():
+            found = FullyShardedDataParallel.optim_state_dict(self.model, plain)
+            if found:
+                found = FullyShardedDataParallel.rekey_optim_state_dict(
+                    found, OptimStateKeyType.PARAM_ID, self.model
+                )
+        return found
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Let the file pass the safe reader first: Lightning's own reader of such files is not one."""
-        if self.is_global_zero:
-            read_checkpoint(Path(checkpoint_path))
-        self.barrier()
-        return super().load_checkpoint(checkpoint_path, weights_only=True)
+        """Every process reads the file and keeps its share."""
+        checkpoint = read_checkpoint(Path(checkpoint_path))
+        assert self.model is not None
+        with self._whole(everywhere=True):
+            self.model.load_state_dict(checkpoint["state_dict"])
+            for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+                named = FullyShardedDataParallel.rekey_optim_state_dict(
+                    state, OptimStateKeyType.PARAM_NAME, self.model
+                )
+                own = FullyShardedDataParallel.optim_state_dict_to_load(self.model, optimizer, named)
+                optimizer.load_state_dict(own)
+        return checkpoint
+
+    def on_validation_start(self) -> None:
+        """As in `Replicated`: validate what the checkpoint will hold."""
+        super().on_validation_start()
+        assert self.model is not None
+        _share_buffers(self.model)
+
+    def _whole(self, *, everywhere: bool = False) -> AbstractContextManager[Any]:
+        """States in one piece inside the block, off the GPU; on the first process only unless `everywhere`."""
+        assert self.model is not None
+        # what is on the CPU already must not be moved there: torch frees the original
+        moves = self.root_device.type != "cpu"
+        first_only = moves and not everywhere
+        return FullyShardedDataParallel.state_dict_type(
+            self.model,
+            StateDictType.FULL_STATE_DICT,
+            FullStateDictConfig(offload_to_cpu=moves, rank0_only=first_only),
+            FullOptimStateDictConfig(offload_to_cpu=moves, rank0_only=first_only),
+        )
+
+    def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The same on the CPU, for which Lightning names no device."""
+        if self.root_device.type != "cpu":
+            return super()._setup_model(model)
+        return FullyShardedDataParallel(
+            model,
+            mixed_precision=self.mixed_precision_config,
+            sharding_strategy=self.sharding_strategy,
+            device_id=self.root_device,
+            **self.kwargs,
+        )
 
     def _determine_device_ids(self) -> list[int]:
         return [] if self.root_device.type == "cpu" else super()._determine_device_ids()
+
+
+def _share_buffers(module: torch.nn.Module) -> None:
+    """Bring buffers such as running means to what the first process has."""
+    for buffer in module.buffers():
+        torch.distributed.broadcast(buffer, src=0)

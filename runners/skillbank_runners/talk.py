@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,18 +14,26 @@ __all__ = ["talking"]
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
+# Lightning asks torch in a way that newer versions of torch call deprecated; nothing can be done here.
+_NOT_OURS = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
+
 
 @contextmanager
-def talking(redactor: Redactor) -> Iterator[None]:
-    """Log to stderr during the body, everything cleaned of secrets."""
+def talking(redactor: Redactor, *, process: int = 0) -> Iterator[None]:
+    """Log to stderr during the body, everything cleaned of secrets.
+
+    Args:
+        process: number among the processes of a job; all but the first say only what went wrong.
+    """
     root = logging.getLogger()
     before = root.level
-    with redactor.guarding_output():
+    with redactor.guarding_output(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_NOT_OURS)
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter(_FORMAT))
+        handler.setFormatter(logging.Formatter(f"[process {process}] {_FORMAT}" if process else _FORMAT))
         handler.addFilter(redactor)
         root.addHandler(handler)
-        root.setLevel(logging.INFO)
+        root.setLevel(logging.WARNING if process else logging.INFO)
         logging.captureWarnings(True)
         try:
             yield

@@ -122,8 +122,14 @@ def build_trainer(
 ) -> pl.Trainer:
     """A Trainer for one action.
 
-    Args: training: settings of training; None for evaluation and inference, which run in full precision
-        unless the action's block names another. shard_units: module classes at which fsdp splits.
+    Args:
+        spec: read for what is not part of `training`.
+        context: names the action and its folder.
+        host: devices, and which process this is.
+        callbacks: in this order.
+        training: settings of training; None for other actions, which run in full precision unless the
+            action's block names another.
+        shard_units: module classes at which fsdp splits.
 
     Raises:
         ConflictError: a precision that the device cannot do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -380,6 +381,9 @@ def _devices(request: Request, resolution: Resolution, launcher: Launcher) -> tu
     wanted = Devices(
         gpus=count, ids=chosen, nodes=value_at(nested, keys.nodes) or 1, notes=(note,) if note else ()
     )
+    accelerator = request.env.get("SKILLBANK_ACCELERATOR") or os.environ.get("SKILLBANK_ACCELERATOR", "")
+    if accelerator.strip().lower() == "cpu":  # as many CPU processes as GPUs were asked for
+        return Devices(gpus=0, ids=(), nodes=wanted.nodes, notes=wanted.notes), {}
     origin = resolution.spec.origins.get(keys.gpus)
     is_default = origin is not None and origin.kind == "default"
     fitted = check_fit(wanted, launcher.devices(), keys, is_default=is_default, where=launcher.name)

@@ -34,7 +34,7 @@ def status_file(job: Job) -> Path | None:
 
 
 def progress_of(job: Job) -> dict[str, Any]:
-    """What a job reported last: epoch, step, estimated time left, newest value of every metric."""
+    """What a job reported last: epoch and last epoch (both from 0), step, time left, newest value of every metric."""
     from skillbank.jobs.status import read_events
 
     path = status_file(job)
@@ -59,7 +59,7 @@ def _line(job: Job, summary: dict[str, Any]) -> str:
     """One line on where a job is."""
     parts = [f"{job.id} {job.state.value}"]
     if summary["epoch"] is not None:
-        of = f" of {summary['max_epoch']}" if summary["max_epoch"] is not None else ""
+        of = f" of {summary['max_epoch'] + 1}" if summary["max_epoch"] is not None else ""
         parts.append(f"epoch {summary['epoch'] + 1}{of}")
     parts += [f"{name} {value:.5g}" for name, value in summary["metrics"].items() if isinstance(value, int | float)][:4]
     if job.message and (summary["epoch"] is None or job.state.is_final):
@@ -100,8 +100,8 @@ class Progress:
         summary = progress_of(job)
         line = _line(job, summary)
         if self._bar is not None:
-            total = summary["max_epoch"]
-            done = (summary["epoch"] or 0) + 1 if total and summary["epoch"] is not None else 0
+            total = None if summary["max_epoch"] is None else summary["max_epoch"] + 1
+            done = 0 if summary["epoch"] is None else summary["epoch"] + 1
             if self._task is None:
                 self._task = self._bar.add_task(line, total=total)
             self._bar.update(self._task, description=line, total=total, completed=done)

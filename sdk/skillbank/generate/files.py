@@ -13,14 +13,14 @@ from pathlib import Path
 from skillbank.errors import BackendError, NotFoundError, StaleFilesError, UsageError
 from skillbank.generate.manifest import bank_manifest, schema_path, skill_manifest, template_path
 from skillbank.generate.meta import meta_files
-from skillbank.generate.playbooks import Bank, render, shared_files
+from skillbank.generate.playbooks import Bank, marked_files, render
 from skillbank.generate.schemas import HEADER, action_schema, dumped
 from skillbank.generate.templates import spec_template
 from skillbank.skill_info import SkillInfo, load_skill_info
 from skillbank.specs import networks
 from skillbank.specs.base import Network
 
-__all__ = ["check", "outputs", "write"]
+__all__ = ["check", "networks_of", "outputs", "write"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def outputs(root: Path, *, extra: Mapping[Path, bytes] | None = None) -> dict[Pa
         NotFoundError: there is nothing to generate from, or a skill has no machine facts.
         DataError: a marked block that is unknown or not closed.
     """
-    bank = Bank(root, _networks(root))
+    bank = Bank(root, networks_of(root))
     if not bank.networks:
         raise NotFoundError(
             f"{root} has no skill folder of any network, so there is nothing to generate",
@@ -64,16 +64,14 @@ def outputs(root: Path, *, extra: Mapping[Path, bytes] | None = None) -> dict[Pa
     elif (root / CLI_REFERENCE).is_file():
         found[CLI_REFERENCE] = (root / CLI_REFERENCE).read_bytes()
     found[MANIFEST] = dumped(bank_manifest(bank.networks, found))
-    for path in shared_files(root):
+    for path in marked_files(root):
         if path in found:
             continue
-        text = (root / path).read_text(encoding="utf-8")
-        if "<!-- generated:" in text:
-            found[path] = render(bank, path, text).encode()
+        found[path] = render(bank, path, (root / path).read_text(encoding="utf-8")).encode()
     return dict(sorted(found.items(), key=lambda item: item[0].as_posix()))
 
 
-def _networks(root: Path) -> dict[str, tuple[Network, SkillInfo]]:
+def networks_of(root: Path) -> dict[str, tuple[Network, SkillInfo]]:
     """Networks whose skill folder is in this bank, with the machine facts found there."""
     found = {}
     for network in networks():

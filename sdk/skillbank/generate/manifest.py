@@ -52,7 +52,9 @@ class SkillManifest(_Part):
     network_arch: str = Field(description="name of the network")
     summary: str = Field(description="what the network does, one sentence")
     automl_enabled: bool = Field(description="training may be routed through AutoML")
-    base_experiments: list[SkillExperiment] = Field(description="starting points, the first needs no download")
+    base_experiments: list[SkillExperiment] = Field(
+        description="starting points, the first needs no download"
+    )
     actions: dict[str, SkillAction] = Field(description="actions that have a schema")
     failures: dict[str, str] = Field(description="actions of skill_info.yaml without a schema, and why")
 

@@ -17,7 +17,7 @@ from skillbank.generate.tables import Subject
 from skillbank.skill_info import SkillInfo
 from skillbank.specs.base import Network
 
-__all__ = ["BLOCKS", "Bank", "render", "shared_files"]
+__all__ = ["BLOCKS", "Bank", "marked_files", "render"]
 
 _OPEN = re.compile(r"<!-- generated:([\w-]+)((?: [\w.=-]+)*) -->")
 _CLOSE = "<!-- /generated -->"
@@ -139,12 +139,16 @@ def _shared(bank: Bank, where: str, words: list[str], network: str | None) -> st
     return path.read_text(encoding="utf-8").replace("{network}", network or "NETWORK").strip()
 
 
-def shared_files(root: Path) -> list[Path]:
-    """Hand-written files that may hold blocks, relative to the bank, sorted."""
+def marked_files(root: Path) -> list[Path]:
+    """Hand-written files that hold blocks, relative to the bank, sorted."""
     found = [
         *root.glob("skills/*/SKILL.md"),
         *root.glob("skills/*/references/*.md"),
         *root.glob("references/*.md"),
         *root.glob("*.md"),
     ]
-    return sorted(path.relative_to(root) for path in found if path.is_file())
+    return sorted(
+        path.relative_to(root)
+        for path in found
+        if path.is_file() and "<!-- generated:" in path.read_text(encoding="utf-8")
+    )

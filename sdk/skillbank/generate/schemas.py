@@ -98,7 +98,7 @@ def automl_keys(network_name: str, action: str) -> tuple[list[str], list[str]]:
     """
     table = key_table(network_name, action)
     marks = {key: leaf.note.automl for key, leaf in table.leaves.items()}
-    searched = sorted(key for key, mark in marks.items() if mark) if action == "train" else []
+    searched = sorted(key for key, mark in marks.items() if mark and table.is_there(key))
     never = {key for key, mark in marks.items() if mark is False}
     never.update(table.sections)
     never.update(
@@ -106,7 +106,7 @@ def automl_keys(network_name: str, action: str) -> tuple[list[str], list[str]]:
         for key, leaf in table.leaves.items()
         if leaf.note.automl is None and leaf.kinds & {"array", "object"}
     )
-    return searched, sorted(never)
+    return searched if action == "train" else [], sorted(never)
 
 
 def popular_tree(network_name: str, action: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def popular_tree(network_name: str, action: str) -> dict[str, Any]:
     table = key_table(network_name, action)
     tree: dict[str, Any] = {}
     for key, leaf in table.leaves.items():
-        if leaf.note.popular:
+        if leaf.note.popular and table.is_there(key):
             put(tree, key, "???" if key in table.mandatory else get(table.defaults, key))
     return tree
 

@@ -246,7 +246,7 @@ def parameters(subject: Subject) -> str:
         nodes = field_nodes(cls)
         for key, leaf in table.leaves.items():
             is_mandatory = key in table.mandatory
-            if leaf.note.popular and (key not in found or is_mandatory):
+            if leaf.note.popular and table.is_there(key) and (key not in found or is_mandatory):
                 default = "mandatory" if is_mandatory else _code(_json(get(table.defaults, key)))
                 allowed = described(nodes[key]).removesuffix(" or null" if is_mandatory else "")
                 unit = f" ({leaf.note.unit})" if leaf.note.unit else ""

@@ -47,8 +47,7 @@ def _in_order(table: KeyTable) -> dict[str, Any]:
     """Defaults in the order of the spec class, mandatory keys as ``???``."""
     tree: dict[str, Any] = {}
     for key in field_nodes(table.cls):
-        parent = key.rpartition(".")[0]
-        if parent and get(table.defaults, parent) is None:
+        if not table.is_there(key):
             continue
         value = get(table.defaults, key)
         if key in table.leaves or value is None:

@@ -88,7 +88,9 @@ def judge(job: Job, creator: Callable[[], ProcessId | None]) -> Verdict | None:
     ref = job.backend_ref if processes_of(job.backend_ref) else read_json(folder.launch) or {}
     if not processes_of(ref):
         return _judge_unlaunched(creator())
-    if lives(ref, job.folder) is not False:
+    # A job of the debug launcher ends while the process that ran it goes on.
+    has_ended = bool(ref.get("is_in_process")) and read_exit(job.folder) is not None
+    if not has_ended and lives(ref, job.folder) is not False:
         return None
     found = read_exit(job.folder)
     if found is not None and found.code == 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skillbank.errors import LaunchError
-from skillbank.jobs.files import require_folder, write_json
+from skillbank.jobs.files import write_json
 from skillbank.jobs.processes import this_process
 from skillbank.jobs.reconcile import read_exit
 from skillbank.jobs.record import JobFolder
@@ -18,8 +18,8 @@ from skillbank.jobs.states import State
 from skillbank.jobs.store import JobStore
 from skillbank.launch.base import Bundle, Report
 from skillbank.launch.devices import describe
-from skillbank.launch.environment import worker_environment
 from skillbank.launch.logs import read_lines
+from skillbank.launch.start import prepare
 from skillbank.launch.supervisor import record_exit
 
 __all__ = ["DebugLauncher"]
@@ -45,12 +45,17 @@ class DebugLauncher:
         """Run the job to its end; what it prints goes to its log.
 
         Raises:
+            LaunchError: the job runs already or is final.
             NotFoundError: the job folder is gone.
+            InvalidValueError: the settings file is broken.
         """
         folder = JobFolder(bundle.folder)
-        require_folder(folder.root, bundle.job_id)
-        folder.exit.unlink(missing_ok=True)
-        ref = {"worker": this_process().to_dict(), "folder": str(folder.root)}
+        env = prepare(bundle, self._store)
+        ref = {
+            "worker": this_process().to_dict(),
+            "folder": str(folder.root),
+            "is_in_process": True,
+        }
         write_json(folder.launch, {**ref, "command": list(bundle.argv)})
         if self._store is not None:
             self._store.set_backend(bundle.job_id, ref)
@@ -58,7 +63,7 @@ class DebugLauncher:
             folder.log.open("a", encoding="utf-8") as output,
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(output),
-            _environment(worker_environment(bundle)),
+            _environment(env),
         ):
             code = self._call(folder.root)
         record_exit(folder.root, code)

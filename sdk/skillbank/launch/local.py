@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import select
 import signal
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from skillbank.errors import LaunchError, StorageError
-from skillbank.jobs.files import require_folder, write_json
-from skillbank.jobs.processes import ProcessId, identify, is_alive, is_locked
+from skillbank.jobs.files import write_json
+from skillbank.jobs.processes import ProcessId, identify, is_alive
 from skillbank.jobs.reconcile import lives, processes_of, read_exit
 from skillbank.jobs.record import JobFolder
 from skillbank.jobs.states import State
@@ -26,13 +25,10 @@ from skillbank.jobs.store import JobStore
 from skillbank.launch import supervisor
 from skillbank.launch.base import Bundle, Report
 from skillbank.launch.devices import describe
-from skillbank.launch.environment import worker_environment
 from skillbank.launch.logs import read_lines
-from skillbank.launch.mounts import read_mounts
+from skillbank.launch.start import prepare
 
 __all__ = ["LocalLauncher"]
-
-log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 60.0
 
@@ -63,14 +59,7 @@ class LocalLauncher:
             InvalidValueError: the settings file is broken.
         """
         folder = JobFolder(bundle.folder)
-        require_folder(folder.root, bundle.job_id)
-        self._refuse_second_start(bundle)
-        settings = read_mounts()
-        for warning in settings.warnings:
-            log.warning("%s", warning)
-        env = worker_environment(bundle, extra=settings.envs)
-        for old in (folder.exit, folder.launch):
-            old.unlink(missing_ok=True)
+        env = prepare(bundle, self._store)
         # Leaving with the gate unopened is what keeps a worker from running that was not noted.
         with _pipe() as (report, report_end), _pipe() as (gate_end, gate):
             self._start_supervisor(bundle, env, report_end, gate_end)
@@ -128,17 +117,6 @@ class LocalLauncher:
     def devices(self) -> dict[str, Any]:
         """``{"nodes": 1, "gpus_per_node": n, "cpus": n}``."""
         return describe()
-
-    def _refuse_second_start(self, bundle: Bundle) -> None:
-        if is_locked(JobFolder(bundle.folder).lock):
-            raise LaunchError(f"job {bundle.job_id}: it runs already", hint="watch it, or cancel it first")
-        if self._store is None:
-            return
-        state = self._store.get(bundle.job_id).state
-        if state.is_final or state is State.CANCELING:
-            raise LaunchError(
-                f"job {bundle.job_id}: it is {state} and cannot be started", hint="create a new job"
-            )
 
     def _start_supervisor(
         self, bundle: Bundle, env: dict[str, str], report_end: FileIO, gate_end: FileIO

@@ -275,6 +275,7 @@ def _from_functions(stack: _Stack, scope: Scope) -> Applied:
 def _devices(stack: _Stack) -> None:
     """What the job was given when it was created, where that differs from the spec."""
     for key, value in stack.request.devices.items():
+        stack.file.pop(key, None)
         stack.overrides.pop(key, None)
         stack.strong[key] = (value, Origin("output", "devices this job was given"))
 

@@ -160,6 +160,11 @@ class KeyTable:
             return False
         return True
 
+    def is_there(self, key: str) -> bool:
+        """Whether a key is there without being asked for: not inside an optional section."""
+        parent = key.rpartition(".")[0]
+        return not parent or get(self.defaults, parent) is not None
+
     def leads_to_alias(self, path: str) -> bool:
         """Whether some alias lies below a path."""
         return any(alias.startswith(f"{path}.") for alias in self.network.aliases)
@@ -189,10 +194,11 @@ def key_table(network_name: str, action: str) -> KeyTable:
         NotFoundError: no such network or action.
     """
     cls = spec_class(network_name, action)
-    place = (network_name, action, cls)
-    if place not in _tables:
-        _tables[place] = KeyTable(network(network_name), action, cls)
-    return _tables[place]
+    found = network(network_name)
+    table = _tables.get((network_name, action, cls))
+    if table is None or table.network is not found:
+        table = _tables[network_name, action, cls] = KeyTable(found, action, cls)
+    return table
 
 
 def get(tree: Mapping[str, Any], key: str) -> Any:

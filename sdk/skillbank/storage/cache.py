@@ -200,7 +200,7 @@ class Cache:
 
     def tree(self, root: Uri, names: Sequence[str], slots: Sequence[Slot]) -> Tree:
         """The folder that shows these copies under these names."""
-        digest = hashlib.sha256(root.identity.encode("utf-8", "surrogatepass"))
+        digest = hashlib.sha256(root.identity.rstrip("/").encode("utf-8", "surrogatepass"))
         for name, slot in sorted(zip(names, slots, strict=True)):
             digest.update(f"\n{slot.key} {name}".encode("utf-8", "surrogatepass"))
         folder = self.root / "trees" / digest.hexdigest()

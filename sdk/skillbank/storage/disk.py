@@ -77,7 +77,10 @@ def disk_error(err: OSError, path: Path, needed: int | None = None) -> StorageEr
     """
     if err.errno in _FULL:
         return _full(path.parent, needed)
-    reason = os.strerror(err.errno).lower() if err.errno else str(err)
+    if err.errno in (errno.EEXIST, errno.ENOTDIR):
+        reason = "a file is where a folder is needed"
+    else:
+        reason = os.strerror(err.errno).lower() if err.errno else str(err)
     hints = {
         errno.EACCES: f"check the rights: ls -ld {path.parent}",
         errno.EPERM: f"check the rights: ls -ld {path.parent}",

@@ -96,6 +96,7 @@ class HttpStore:
 
     def _stat_once(self, uri: Uri) -> Entry | None:
         with closing(self._request("HEAD", uri, {})) as answer:
+            answer.raw.read()  # nothing comes, but only then the connection can be used again
             if answer.ok:
                 return _entry(uri, answer, answer.headers.get("Content-Length"))
             if answer.status_code in (404, 410):

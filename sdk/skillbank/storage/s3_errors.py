@@ -83,12 +83,15 @@ def translate(err: Exception, uri: Uri, *, endpoint: str, signed: bool) -> Excep
         return Interrupted(
             StorageError(f"{uri}: {endpoint} did not answer in time", hint="try again later", key=str(uri))
         )
-    broken = (
-        boto.ResponseStreamingError,
-        boto.IncompleteReadError,
-        boto.FlexibleChecksumError,
-        boto.HTTPClientError,
-    )
+    if isinstance(err, boto.FlexibleChecksumError):
+        return Interrupted(
+            StorageError(
+                f"{uri}: what arrived from {endpoint} does not have the checksum the store says",
+                hint="the object is damaged in the store or on the way: upload it again",
+                key=str(uri),
+            )
+        )
+    broken = (boto.ResponseStreamingError, boto.IncompleteReadError, boto.HTTPClientError)
     if isinstance(err, (*broken, ConnectionError, TimeoutError)):
         return Interrupted(
             StorageError(

@@ -1,8 +1,11 @@
+import contextlib
 import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from skillbank.jobs.database import SCHEMA_VERSION, Database
 from skillbank.jobs.record import Request
 from skillbank.jobs.store import JobStore
 
+NOBODY = 65534
 INSERT = "INSERT INTO transitions (job_id, ts, state, message, source)"
 
 
@@ -161,19 +165,35 @@ def test_a_home_that_was_removed_is_noticed(store: JobStore, train: Request) -> 
     assert store.create(train).folder.is_dir()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_home_is_one_clear_error(store: JobStore, train: Request) -> None:
-    store.create(train)
-    store.close()
-    for path in store.home.glob("store.db*"):
-        path.chmod(0o400)
-    store.home.chmod(0o500)
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may write everywhere, so what is refused to others is tried as somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
     try:
-        with pytest.raises(StorageError, match=r"it cannot be (written|opened)") as caught:
-            store.create(train)
-        assert caught.value.hint
+        yield
     finally:
+        os.seteuid(0)
+
+
+def test_a_read_only_home_is_one_clear_error(train: Request) -> None:
+    # Not below tmp_path: its parents are closed to others.
+    with tempfile.TemporaryDirectory() as folder, JobStore(Path(folder) / "home") as store:
+        store.create(train)
+        store.close()
+        if os.geteuid() == 0:
+            for path in (Path(folder), store.home, *store.home.rglob("*")):
+                os.chown(path, NOBODY, -1)
+        store.home.chmod(0o500)
+        with as_nobody():
+            with pytest.raises(StorageError, match="it cannot be written") as caught:
+                store.create(train)
+            assert f"chmod -R u+rwX {store.home}" in caught.value.hint
+            store.close()
         store.home.chmod(0o700)
+        assert len(list(store.folders.iterdir())) == 1
 
 
 def test_threads_get_connections_of_their_own(store: JobStore, train: Request) -> None:

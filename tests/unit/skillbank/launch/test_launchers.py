@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skillbank.errors import NotFoundError
+from skillbank.errors import LaunchError, NotFoundError
 from skillbank.jobs.record import Job, JobFolder
 from skillbank.jobs.store import JobStore
 from skillbank.launch import Bundle, Launcher, get_launcher
@@ -64,10 +64,10 @@ class TestEveryLauncher:
     def test_the_store_learns_the_end_from_the_exit_record(
         self, launcher: Launcher, shell: MakeBundle, store: JobStore, job: Job
     ) -> None:
-        finish(launcher, shell("exit 0"))
-        if launcher.name == "local":
-            assert store.wait(job.id, timeout_s=5, poll_s=0.02).state == "done"
-        assert JobFolder(job.folder).exit.exists()
+        finish(launcher, shell("exit 5"))
+        found = store.wait(job.id, timeout_s=5, poll_s=0.02)
+        assert (found.state, found.error and found.error["code"]) == ("error", "job.failed")
+        assert json.loads(JobFolder(job.folder).exit.read_text())["code"] == 5
 
     def test_the_worker_gets_the_variables_of_the_bundle(self, launcher: Launcher, shell: MakeBundle) -> None:
         _, lines = finish(launcher, shell('echo "$MINE $NODE_RANK $NNODES"', env={"MINE": "yes"}))
@@ -84,15 +84,17 @@ class TestEveryLauncher:
         assert launcher.status(ref).state == "done"
 
     def test_a_missing_folder_is_refused(self, launcher: Launcher, shell: MakeBundle, tmp_path: Path) -> None:
-        with pytest.raises(NotFoundError, match="its folder .* is gone"):
+        with pytest.raises(NotFoundError, match=r"its folder .* is gone"):
             launcher.submit(shell("true", folder=tmp_path / "gone"))
 
-    def test_a_second_run_starts_with_a_clean_exit_record(
-        self, launcher: Launcher, shell: MakeBundle
+    def test_a_job_that_ended_is_not_started_again(
+        self, launcher: Launcher, shell: MakeBundle, store: JobStore, job: Job
     ) -> None:
         finish(launcher, shell("exit 3"))
-        ref, _ = finish(launcher, shell("exit 0"))
-        assert launcher.status(ref).exit_code == 0
+        store.wait(job.id, timeout_s=5, poll_s=0.02)
+        with pytest.raises(LaunchError, match="it is error and cannot be started") as caught:
+            launcher.submit(shell("exit 0"))
+        assert caught.value.hint == "create a new job"
 
     def test_devices_are_counted(self, launcher: Launcher) -> None:
         found = launcher.devices()

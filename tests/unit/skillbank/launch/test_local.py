@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from skillbank.errors import InvalidValueError, LaunchError
+from skillbank.errors import InvalidValueError, LaunchError, StorageError
 from skillbank.jobs.processes import ProcessId, identify, is_alive
 from skillbank.jobs.record import Job, JobFolder, Request
 from skillbank.jobs.store import JobStore
@@ -65,7 +65,7 @@ def test_the_worker_is_detached_and_runs_in_its_folder(
     started: Callable[..., dict[str, Any]], job: Job
 ) -> None:
     started(
-        "pwd > where; readlink /proc/self/fd/0 > stdin; ps -o sid= -p $$ > session; echo ready > ready; sleep 60"
+        "pwd > where; readlink /proc/self/fd/0 > stdin; ps -o sid= -p $$ > session; touch ready; sleep 60"
     )
     until((job.folder / "ready").exists)
     assert (job.folder / "where").read_text().strip() == str(job.folder)
@@ -206,7 +206,7 @@ def test_a_job_that_runs_is_not_started_twice(
 
 
 def test_a_command_that_does_not_exist_is_a_launch_error(launcher: LocalLauncher, job: Job) -> None:
-    with pytest.raises(LaunchError, match="command '/no/such' cannot be started .No such file") as caught:
+    with pytest.raises(LaunchError, match=r"'/no/such' cannot be started \(No such file") as caught:
         launcher.submit(Bundle(job_id=job.id, folder=job.folder, argv=("/no/such", "x")))
     assert caught.value.exit_code == 5
 
@@ -289,9 +289,25 @@ def test_settings_of_the_launcher_file_reach_the_worker_and_slips_are_told(
     ref = started("echo $OMP_NUM_THREADSR")
     assert list(launcher.logs(ref, follow=True)) == ["1"]
     assert "did you mean OMP_NUM_THREADS?" in caplog.text
+
+
+def test_a_broken_launcher_file_stops_the_start(
+    started: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Job
+) -> None:
+    file = tmp_path / "mounts.json"
     file.write_text("{")
+    monkeypatch.setenv("SKILLBANK_MOUNTS_FILE", str(file))
     with pytest.raises(InvalidValueError, match="line 1, column 2: no JSON"):
         started("true")
+    assert not JobFolder(job.folder).launch.exists()
+
+
+def test_a_second_run_in_the_same_folder_starts_with_a_clean_exit_record(shell: MakeBundle) -> None:
+    launcher = LocalLauncher()
+    for code in (3, 0):
+        ref = launcher.submit(shell(f"exit {code}"))
+        until(lambda: launcher.status(ref).state != "running")  # noqa: B023
+        assert launcher.status(ref).exit_code == code
 
 
 def test_every_job_has_a_meeting_port_of_its_own(store: JobStore) -> None:
@@ -306,11 +322,11 @@ def test_every_job_has_a_meeting_port_of_its_own(store: JobStore) -> None:
     assert len(ports) == 3
 
 
-def test_a_log_on_a_full_disk_is_one_clear_error(
+def test_a_log_that_cannot_be_written_is_one_clear_error(
     launcher: LocalLauncher, shell: MakeBundle, job: Job
 ) -> None:
     JobFolder(job.folder).log.mkdir()
-    with pytest.raises(Exception, match=r"log\.txt: the log cannot be written"):
+    with pytest.raises(StorageError, match=r"log\.txt: the log cannot be written"):
         launcher.submit(shell("true"))
 
 

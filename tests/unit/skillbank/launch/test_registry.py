@@ -19,7 +19,7 @@ def test_an_unknown_launcher_names_the_known_ones(store: JobStore) -> None:
 
 
 def test_the_debug_launcher_needs_something_to_call(store: JobStore) -> None:
-    with pytest.raises(UsageError, match="launcher debug: .* needs a function"):
+    with pytest.raises(UsageError, match=r"launcher debug: .* needs a function"):
         get_launcher("debug", store)
 
 

@@ -27,6 +27,24 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SKILLBANK_HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def read_models_once() -> Iterator[None]:
+    """boto3 parses 2 MB of JSON for each new client; once is enough for all tests."""
+    from botocore.loaders import JSONFileLoader
+
+    known: dict[str, Any] = {}
+    load = JSONFileLoader.load_file
+
+    def load_once(self: JSONFileLoader, path: str) -> Any:
+        if path not in known:
+            known[path] = load(self, path)
+        return known[path]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", load_once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_server() -> Iterator[S3Server]:
     server = S3Server().start()
@@ -44,10 +62,10 @@ def server(shared_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server
     return shared_server
 
 
-@pytest.fixture
-def client(server: S3Server) -> Iterator[Any]:
+@pytest.fixture(scope="session")
+def client(shared_server: S3Server) -> Iterator[Any]:
     """A plain boto3 client."""
-    client = client_for(server.url)
+    client = client_for(shared_server.url)
     yield client
     client.close()
 

@@ -34,8 +34,8 @@ def reported(of: Job) -> None:
     path = JobFolder(of.folder).results / "train" / "status.json"
     writer = StatusWriter(path, job_id=of.id, component="mask2former train")
     writer.started()
-    writer.metrics({"val_loss": 0.5}, epoch=0, max_epoch=2, eta="0:01:00")
-    writer.metrics({"val_loss": 0.25, "mIoU": float("nan")}, epoch=1, max_epoch=2, eta="0:00:00")
+    writer.metrics({"val_loss": 0.5}, epoch=0, max_epoch=1, eta="0:01:00")
+    writer.metrics({"val_loss": 0.25, "mIoU": float("nan")}, epoch=1, max_epoch=1, eta="0:00:00")
     writer.success()
 
 
@@ -74,7 +74,7 @@ def test_show_has_history_artifacts_and_progress(store: JobStore, cli: Callable,
         assert shown["artifacts"][0]["path"] == str(weights)
         assert shown["artifacts"][0]["epoch"] == 1
         assert shown["progress"]["metrics"] == {"val_loss": 0.25, "mIoU": None}
-        assert (shown["progress"]["epoch"], shown["progress"]["max_epoch"]) == (1, 2)
+        assert (shown["progress"]["epoch"], shown["progress"]["max_epoch"]) == (1, 1)
     assert cli("skillbank", "jobs", "artifacts", made.id, "-o", "id").out.strip() == str(weights)
     assert cli("tao", "mask2former", "list-artifacts", made.id, "--kind", "onnx").json() == []
     assert cli("skillbank", "jobs", "history", made.id, "-o", "id").out.split() == ["pending", "running", "done"]

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from skillbank.jobs.record import Datasets
+from skillbank.resolve.places import absolute, absolute_datasets, absolute_places
+from skillbank.resolve.values import flatten, is_set, nest, value_at
+from skillbank.skill_info import load_skill_info
+from skillbank.specs import network, spec_class
+
+HERE = Path("/work/here")
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("data/x", "/work/here/data/x"),
+        ("./data", "/work/here/data"),
+        ("/data", "/data"),
+        ("s3://bucket/x", "s3://bucket/x"),
+        ("file:///data", "file:///data"),
+        ("${results_dir}/train", "${results_dir}/train"),
+        ("???", "???"),
+        ("", ""),
+    ],
+)
+def test_paths_are_seen_from_the_folder_of_the_caller(place: str, expected: str) -> None:
+    assert absolute(place, HERE) == expected
+
+
+def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+
+    assert absolute("~/data", HERE) == "/home/someone/data"
+
+
+def test_datasets() -> None:
+    given = Datasets(train=("a", "s3://b/c"), eval="d", format="coco")
+
+    assert absolute_datasets(given, HERE) == Datasets(
+        train=("/work/here/a", "s3://b/c"), eval="/work/here/d", format="coco"
+    )
+
+
+def test_only_files_and_folders_of_the_action_are_touched() -> None:
+    info = load_skill_info(network("mask2former"))
+    given = {
+        "dataset.train.img_dir": "images",
+        "dataset.train.type": "coco",
+        "model.mode": "semantic",
+        "train.num_epochs": 3,
+        "train.resume_training_checkpoint_path": "last.pth",
+        "results_dir": "out",
+        "train.results_dir": None,
+        "encryption_key": "abc",
+    }
+
+    assert absolute_places(given, info, "train", HERE) == {
+        **given,
+        "dataset.train.img_dir": "/work/here/images",
+        "train.resume_training_checkpoint_path": "/work/here/last.pth",
+        "results_dir": "/work/here/out",
+    }
+
+
+def test_lists_of_places() -> None:
+    info = load_skill_info(network("oneformer"))
+
+    found = absolute_places({"dataset.train.images": ["a", "/b"]}, info, "train", HERE)
+
+    assert found == {"dataset.train.images": ["/work/here/a", "/b"]}
+
+
+def test_flat_and_nested_are_the_same() -> None:
+    nested = {"train": {"optim": {"lr": 0.1}, "gpu_ids": [0, 1]}, "results_dir": "x"}
+    flat = {"train.optim.lr": 0.1, "train.gpu_ids": [0, 1], "results_dir": "x"}
+
+    assert flatten(nested, spec_class("mask2former", "train")) == flat
+    assert nest(flat) == nested
+    assert value_at(nested, "train.optim.lr") == 0.1
+    assert value_at(nested, "train.optim.lr.x") is None
+
+
+def test_maps_that_are_values_stay_whole() -> None:
+    nested = {"aicity": {"class_config": {"SUB_CLASS_DICT": {"person": ["Person"]}}}}
+
+    assert flatten(nested, spec_class("sparse4d", "dataset_convert")) == {
+        "aicity.class_config.SUB_CLASS_DICT": {"person": ["Person"]}
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "says_something"),
+    [(None, False), ("", False), ("???", False), ([], False), (0, True), (False, True), ("x", True), ([0], True)],
+)
+def test_is_set(value: object, says_something: bool) -> None:
+    assert is_set(value) == says_something
