@@ -6,6 +6,8 @@ import logging
 import os
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,12 +139,11 @@ def read_checkpoint(path: Path, *, key: str = "checkpoint") -> dict[str, Any]:
             f"{key}: there is no file {path}", hint=f"ls -l {path.parent}", key=key, value=str(path)
         )
     try:
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as err:
-            if "mmap" not in str(err):
-                raise
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # says of a foreign file that it may not be readable; the error that follows says it better
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            mapped = zipfile.is_zipfile(path)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as err:
         raise InvalidValueError(
             f"{key}: {path} is no checkpoint of tensors and plain values; reading it could run code",
@@ -150,9 +151,10 @@ def read_checkpoint(path: Path, *, key: str = "checkpoint") -> dict[str, Any]:
             key=key,
             value=str(path),
         ) from err
-    except (RuntimeError, EOFError, OSError, ValueError) as err:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as err:
+        reason = (str(err).splitlines() or [type(err).__name__])[0]
         raise InvalidValueError(
-            f"{key}: {path} cannot be read as a checkpoint ({str(err).splitlines()[0]})",
+            f"{key}: {path} cannot be read as a checkpoint ({reason})",
             hint="the file is cut off or not a .pth file; take another checkpoint",
             key=key,
             value=str(path),

@@ -161,11 +161,13 @@ class EpochLoader:
         done, self._skip = self._skip, 0
         number, skip = divmod(done, self._pass_length)
         while done < self._length:
-            with randomness.preserved():
-                batches = self._pass(epoch, number, skip, self._length - done)
+            seed = randomness.derive(self.order.seed, self.stage, epoch, number)
+            aside = randomness.Aside(seed)
+            with aside.active():
+                batches = self._pass(epoch, seed, skip, self._length - done)
             before = done
             while True:
-                with randomness.preserved():
+                with aside.active():
                     batch = next(batches, _END)
                 if batch is _END:
                     break
@@ -184,12 +186,10 @@ class EpochLoader:
         """Start the next pass behind the batches that were done."""
         self._skip = min(-(-int(state["batches"]) // self.order.world), self._length)
 
-    def _pass(self, epoch: int, number: int, skip: int, most: int) -> Iterator[Any]:
+    def _pass(self, epoch: int, seed: int, skip: int, most: int) -> Iterator[Any]:
         """The batches of one pass over the data, from `skip` on."""
-        seed = randomness.derive(self.order.seed, self.stage, epoch, number)
         assert self._inner.generator is not None
         self._inner.generator.manual_seed(seed)
-        randomness.seed_cpu(seed)
         if self._is_iterable:
             return itertools.islice(iter(self._inner), skip, skip + most)
         for part in (self._source, getattr(self._source, "sampler", None), self.dataset):

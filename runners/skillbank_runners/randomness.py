@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["capture", "derive", "draw_seed", "preserved", "restore", "seed_cpu", "seed_everything"]
+__all__ = ["Aside", "capture", "derive", "draw_seed", "restore", "seed_cpu", "seed_everything"]
 
 _NUMPY_SEEDS = 2**32
 
@@ -73,13 +73,37 @@ def restore(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-@contextmanager
-def preserved() -> Iterator[None]:
-    """Undo what the body draws from, or does to, the CPU generators."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
+class Aside:
+    """CPU generators of their own for some work; those of the process do not notice it.
+
+    Args:
+        seed: what the work starts with.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._own: tuple[Any, Any, torch.Tensor] | None = None
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Draw from the own generators inside the block, going on where the last block ended."""
+        outside = _cpu_states()
+        if self._own is None:
+            seed_cpu(self._seed)
+        else:
+            _set_cpu_states(self._own)
+        try:
+            yield
+        finally:
+            self._own = _cpu_states()
+            _set_cpu_states(outside)
+
+
+def _cpu_states() -> tuple[Any, Any, torch.Tensor]:
+    return random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state()  # noqa: NPY002
+
+
+def _set_cpu_states(states: tuple[Any, Any, torch.Tensor]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_rng_state(states[2])

@@ -135,7 +135,7 @@ class Sharded(FSDPStrategy):
         _share_buffers(self.model)
 
     def _whole(self, *, everywhere: bool = False) -> AbstractContextManager[Any]:
-        """States in one piece inside the block, off the GPU; on the first process only unless `everywhere`."""
+        """States in one piece inside the block, off the GPU; on the first process, or `everywhere`."""
         assert self.model is not None
         # what is on the CPU already must not be moved there: torch frees the original
         moves = self.root_device.type != "cpu"

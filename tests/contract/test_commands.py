@@ -197,7 +197,13 @@ def test_an_empty_variable_is_a_usage_error_that_names_the_flag(
     number: str, variable: str, flag: str, tmp_path: Path
 ) -> None:
     env = environment(tmp_path, "no_such_implementation")
-    given = {"DATASET_URI": "d", "STAGE1_JOB_ID": "j", "TRAIN_JOB_ID": "j", "SPECS": "{}", "BASE_EXPERIMENT_ID": "b"}
+    given = {
+        "DATASET_URI": "d",
+        "STAGE1_JOB_ID": "j",
+        "TRAIN_JOB_ID": "j",
+        "SPECS": "{}",
+        "BASE_EXPERIMENT_ID": "b",
+    }
     done = bash(lines()[number].replace("| jq -r '.id'", "").replace("| jq -r '.default'", ""), tmp_path, env,
                 **{**given, variable: ""})  # fmt: skip
     assert done.returncode == 2, done.stderr
@@ -236,7 +242,8 @@ def test_parents_are_resolved_before_anything_is_refused(machine: Machine) -> No
         f"--eval-dataset-uri {machine.data}",
     }
     script = "\n".join(
-        f"tao nvpanoptix3d create-job {flags} --specs '{{}}' --dry-run > {name}.json" for name, flags in plans.items()
+        f"tao nvpanoptix3d create-job {flags} --specs '{{}}' --dry-run > {name}.json"
+        for name, flags in plans.items()
     )
     work = machine.root / "plans"
     work.mkdir()
@@ -244,7 +251,9 @@ def test_parents_are_resolved_before_anything_is_refused(machine: Machine) -> No
     assert done.returncode == 0, done.stderr
     found = {name: json.loads((work / f"{name}.json").read_text()) for name in plans}
     assert found["export"]["spec"]["export"]["checkpoint"].endswith("model_epoch_000.pth")
-    assert found["evaluate"]["spec"]["dataset"]["test"]["json_path"] == str(machine.data / "meta" / "test.json")
+    assert found["evaluate"]["spec"]["dataset"]["test"]["json_path"] == str(
+        machine.data / "meta" / "test.json"
+    )
     assert f"/{first}/" in found["train"]["spec"]["train"]["checkpoint_2d"]
     assert found["train"]["spec"]["dataset"]["enable_3d"] is True
 
@@ -262,7 +271,9 @@ def test_gpu_settings_that_disagree_and_what_a_cluster_lacks(machine: Machine) -
     checked = bash(f"skillbank spec validate mask2former train '{fragment}'", work, env)
     assert checked.returncode == 0, checked.stderr
     data = f"--train-dataset-uri {machine.data} --eval-dataset-uri {machine.data}"
-    planned = bash(f"tao mask2former create-job --action train --specs '{fragment}' {data} --dry-run", work, env)
+    planned = bash(
+        f"tao mask2former create-job --action train --specs '{fragment}' {data} --dry-run", work, env
+    )
     assert planned.returncode == 3
     assert "train.num_nodes" in planned.stderr
 

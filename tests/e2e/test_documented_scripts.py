@@ -39,7 +39,8 @@ class Shell:
 
     def run(self, script: list[str]) -> dict[str, str]:
         """Run the lines; gives the variables that end in JOB_ID."""
-        text = "\n".join([*script, "set +u", "compgen -v | grep 'JOB_ID$' | while read n; do echo \"$n=${!n}\"; done"])
+        text = "\n".join([*script, 'for name in ${!STAGE*} ${!EVAL*} ${!INFER*} ${!EXPORT*} ${!TRAIN*} ${!JOB*}; do',
+                          '  [[ $name == *JOB_ID ]] && echo "$name=${!name}"', "done", "true"])  # fmt: skip
         variables = {"DATASET_URI": str(self.data)}
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
@@ -49,7 +50,11 @@ class Shell:
         (self.root / "stdout").write_text(done.stdout)
         assert done.returncode == 0, done.stderr
         assert KEY not in done.stderr
-        rows = [line.split("=", 1) for line in done.stdout.splitlines() if "_JOB_ID=" in line or line[:7] == "JOB_ID="]
+        rows = [
+            line.split("=", 1)
+            for line in done.stdout.splitlines()
+            if "_JOB_ID=" in line or line[:7] == "JOB_ID="
+        ]
         return {name: value for name, value in rows}
 
     def line(self, number: str) -> str:
@@ -59,14 +64,18 @@ class Shell:
 
     def spec(self, job_id: str) -> dict[str, Any]:
         """The spec a job ran with."""
-        found: dict[str, Any] = yaml.safe_load((self.root / "store" / "jobs" / job_id / "spec.yaml").read_text())
+        found: dict[str, Any] = yaml.safe_load(
+            (self.root / "store" / "jobs" / job_id / "spec.yaml").read_text()
+        )
         return found
 
     def assert_all_done(self, count: int) -> None:
         """Every job ended well, and the key is nowhere."""
         jobs = self.store.list()
         assert len(jobs) == count
-        assert {job.state.value for job in jobs} == {"done"}, [(job.id, job.message, job.error) for job in jobs]
+        assert {job.state.value for job in jobs} == {"done"}, [
+            (job.id, job.message, job.error) for job in jobs
+        ]
         for path in (self.root / "store").rglob("*"):
             if path.is_file():
                 assert KEY.encode() not in path.read_bytes(), path
@@ -129,7 +138,9 @@ def script_of_the_older_client(of: Shell, numbers: tuple[str, ...]) -> list[str]
     values = {}
     for action in ("train", "evaluate", "inference"):
         for block, content in data_values(of.name, action, of.data).items():
-            values.setdefault(block, {}).update(content) if isinstance(content, dict) else values.update({block: content})
+            values.setdefault(block, {}).update(content) if isinstance(content, dict) else values.update(
+                {block: content}
+            )
     (of.work / "data.json").write_text(json.dumps(values))
     first, *rest = (of.line(number) for number in numbers)
     return [first, 'SPECS=$(jq --slurpfile d data.json ". * \\$d[0]" <<<"$SPECS")  # reader', *rest]
@@ -148,7 +159,11 @@ def test_document_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     c.assert_all_done(8)
     train = ids["TRAIN_JOB_ID"]
-    for name, action in (("EVAL_JOB_ID", "evaluate"), ("INFERENCE_JOB_ID", "inference"), ("EXPORT_JOB_ID", "export")):
+    for name, action in (
+        ("EVAL_JOB_ID", "evaluate"),
+        ("INFERENCE_JOB_ID", "inference"),
+        ("EXPORT_JOB_ID", "export"),
+    ):
         assert f"/{train}/" in c.spec(ids[name])[action]["checkpoint"]
     assert "oneformer_model_latest.pth" in (tmp_path / "stdout").read_text()
     assert c.store.get(train).experiment_id == "experiment-1"
@@ -179,4 +194,6 @@ def test_document_e(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ]
     )
     e.assert_all_done(5)
-    assert {"mask2former_model_latest.pth", "model_epoch_002.pth"} <= set((tmp_path / "stdout").read_text().split())
+    assert {"mask2former_model_latest.pth", "model_epoch_002.pth"} <= set(
+        (tmp_path / "stdout").read_text().split()
+    )

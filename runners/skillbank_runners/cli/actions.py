@@ -24,11 +24,15 @@ __all__ = ["popular_settings", "run_action", "run_in_foreground"]
 
 SpecFile = Annotated[
     str | None,
-    typer.Option("--experiment-spec", "--experiment-spec-file", "-e", metavar="SPEC", help="Spec file, YAML or JSON."),
+    typer.Option(
+        "--experiment-spec", "--experiment-spec-file", "-e", metavar="SPEC", help="Spec file, YAML or JSON."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings of the spec, such as train.num_epochs=5; they win over the file."),
+    typer.Argument(
+        metavar="KEY=VALUE", help="Settings of the spec, such as train.num_epochs=5; they win over the file."
+    ),
 ]
 
 
@@ -136,7 +140,9 @@ def popular_settings(scope: Scope) -> str:
         return ""
     from skillbank.specs import spec_class
 
-    rows = [row for row in key_rows(spec_class(scope.network, scope.action)) if _worth_showing(row, scope.action)]
+    rows = [
+        row for row in key_rows(spec_class(scope.network, scope.action)) if _worth_showing(row, scope.action)
+    ]
     wide = max((len(str(row["key"])) for row in rows), default=0)
     lines = [f"Settings often changed (all: skillbank spec keys {scope.network} {scope.action}):"]
     lines += [_setting_line(row, wide, scope.action) for row in rows]

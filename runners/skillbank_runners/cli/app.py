@@ -52,7 +52,9 @@ def _log_to_stderr() -> None:
         if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
             logger.addHandler(_StderrHandler())
         for handler in logger.handlers:
-            handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s" if debug else "note: %(message)s"))
+            handler.setFormatter(
+                logging.Formatter("%(levelname)s %(name)s: %(message)s" if debug else "note: %(message)s")
+            )
         logger.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
@@ -73,7 +75,9 @@ def _table_page(where: str, table: Table, rest: list[str]) -> int:
     """The help page; on stdout when it was asked for, else on stderr as the answer to a missing command."""
     if rest and not asks_for_help(rest):
         raise UsageError(
-            f"{where}: a command is expected before {rest[0].partition('=')[0]!r}", hint=f"{where} --help", key=rest[0]
+            f"{where}: a command is expected before {rest[0].partition('=')[0]!r}",
+            hint=f"{where} --help",
+            key=rest[0],
         )
     if rest:
         write(table_help(where, table))

@@ -1,4 +1,4 @@
-"""Command lines as they arrive, before any parser: spelling of flags, and values that an empty variable left out.
+"""Command lines as they arrive, before any parser: spelling of flags, values that an empty variable left out.
 
 ``--workspace-id $WORKSPACE_ID --specs x`` with an empty variable would otherwise hand ``--specs`` to
 ``--workspace-id``; the parsers of command-line libraries take what comes next.
@@ -39,27 +39,27 @@ class Flags:
         return self.plain | self.valued | frozenset(HELP)
 
 
-def _spelled(token: str) -> str:
+def _spelled(word: str) -> str:
     """The flag with hyphens, ``--job_type=x`` -> ``--job-type=x``; other words as they are."""
-    if not token.startswith("--"):
-        return token
-    name, equals, value = token.partition("=")
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
 
 
-def _is_flag(token: str, known: Collection[str]) -> bool:
-    return _spelled(token).partition("=")[0] in known
+def _is_flag(word: str, known: Collection[str]) -> bool:
+    return _spelled(word).partition("=")[0] in known
 
 
 def asks_for_help(args: Sequence[str], valued: Collection[str] = ()) -> bool:
     """Whether ``-h`` or ``--help`` stands where a flag may stand."""
     before = ""
-    for token in args:
-        if token == "--":
+    for word in args:
+        if word == "--":
             return False
-        if token in HELP and _spelled(before) not in valued:
+        if word in HELP and _spelled(before) not in valued:
             return True
-        before = token
+        before = word
     return False
 
 
@@ -67,14 +67,14 @@ def flag_values(args: Sequence[str], *names: str) -> list[str]:
     """The values behind a flag, found without knowing the command."""
     found: list[str] = []
     words = list(args)
-    for index, token in enumerate(words):
-        if token == "--":
+    for index, word in enumerate(words):
+        if word == "--":
             break
-        name, equals, value = _spelled(token).partition("=")
+        name, equals, value = _spelled(word).partition("=")
         if name in names:
             found += [value] if equals else words[index + 1 : index + 2]
-        elif token[:2] in names and not token.startswith("--"):
-            found.append(token[2:].removeprefix("="))
+        elif word[:2] in names and not word.startswith("--"):
+            found.append(word[2:].removeprefix("="))
     return found
 
 
@@ -90,15 +90,15 @@ def tidy(args: Sequence[str], flags: Flags, where: str) -> list[str]:
     out: list[str] = []
     rest = list(args)
     while rest:
-        token = _spelled(rest.pop(0))
-        if token == "--":
-            return [*out, token, *rest]
-        if not token.startswith("-") or token == "-" or _is_number(token):
-            out.append(token)
+        word = _spelled(rest.pop(0))
+        if word == "--":
+            return [*out, word, *rest]
+        if not word.startswith("-") or word == "-" or _is_number(word):
+            out.append(word)
             continue
-        name, equals, value = token.partition("=")
-        if not token.startswith("--") and len(token) > 2 and name not in flags.every:
-            name, equals, value = token[:2], "=", token[2:].removeprefix("=")
+        name, equals, value = word.partition("=")
+        if not word.startswith("--") and len(word) > 2 and name not in flags.every:
+            name, equals, value = word[:2], "=", word[2:].removeprefix("=")
         if name not in flags.every:
             raise _unknown_flag(name, flags, where)
         if name in flags.plain:
@@ -119,9 +119,9 @@ def tidy(args: Sequence[str], flags: Flags, where: str) -> list[str]:
     return out
 
 
-def _is_number(token: str) -> bool:
+def _is_number(word: str) -> bool:
     try:
-        float(token)
+        float(word)
     except ValueError:
         return False
     return True
@@ -134,14 +134,17 @@ def _no_value(name: str, found: str | None, where: str) -> UsageError:
         what = f"has no value, {_spelled(found).partition('=')[0]} follows; is the variable before it empty?"
     else:
         what = "has an empty value; is the variable behind it empty?"
-    return UsageError(f"{where}: {name} {what}", hint=f"echo the variable, then see: {where} --help", key=name)
+    return UsageError(
+        f"{where}: {name} {what}", hint=f"echo the variable, then see: {where} --help", key=name
+    )
 
 
 def _unknown_flag(name: str, flags: Flags, where: str) -> UsageError:
     known = sorted(flags.every)
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     return UsageError(
-        f"{where}: there is no flag {name}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"),
+        f"{where}: there is no flag {name}; "
+        + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"),
         hint=f"{where} --help",
         key=name,
         allowed=known,

@@ -32,7 +32,8 @@ from skillbank_runners.cli.submit import Submission, submit
 __all__ = ["metrics", "run", "show", "space"]
 
 Keys = Annotated[
-    list[str] | None, typer.Option("--param", metavar="KEY", help="Search this key; repeat. Replaces the default list.")
+    list[str] | None,
+    typer.Option("--param", metavar="KEY", help="Search this key; repeat. Replaces the default list."),
 ]
 Ranges = Annotated[
     list[str] | None, typer.Option("--range", metavar="KEY=LOW..HIGH", help="Own bounds of a key; repeat.")
@@ -53,12 +54,16 @@ def run(
     parent_job_id: ParentJobId = None,
     base_experiment_id: BaseExperimentId = None,
     algorithm: Annotated[
-        str, typer.Option("--algorithm", metavar="NAME", help="bayesian, bfbo, random, hyperband, bohb or asha.")
+        str,
+        typer.Option("--algorithm", metavar="NAME", help="bayesian, bfbo, random, hyperband, bohb or asha."),
     ] = "bayesian",
     trials: Annotated[int, typer.Option("--trials", metavar="N", help="Number of trials.")] = 20,
-    concurrent: Annotated[int, typer.Option("--concurrent", metavar="N", help="Trials under way at once.")] = 1,
+    concurrent: Annotated[
+        int, typer.Option("--concurrent", metavar="N", help="Trials under way at once.")
+    ] = 1,
     metric: Annotated[
-        str | None, typer.Option("--metric", metavar="NAME", help="Objective; default the network's main metric.")
+        str | None,
+        typer.Option("--metric", metavar="NAME", help="Objective; default the network's main metric."),
     ] = None,
     direction: Annotated[
         str | None, typer.Option("--direction", metavar="WAY", help="max or min, for a metric of your own.")
@@ -111,7 +116,9 @@ def run(
         base_experiment_id=base_experiment_id,
         backend=backend_type,
         automl_policy="on",
-        automl_settings=json.dumps({key: value for key, value in settings.items() if value not in (None, [], {})}),
+        automl_settings=json.dumps(
+            {key: value for key, value in settings.items() if value not in (None, [], {})}
+        ),
         check_data=check_data,
     )
     submit(asked, dry_run=dry_run, explained=False, wait=wait, output=output)
@@ -132,7 +139,10 @@ def show(
 
     with JobStore() as store:
         job = store.get(job_id)
-    places = (Path(job.results_dir) / "train" / BEST_FILE, JobFolder(job.folder).results / "train" / BEST_FILE)
+    places = (
+        Path(job.results_dir) / "train" / BEST_FILE,
+        JobFolder(job.folder).results / "train" / BEST_FILE,
+    )
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise NotFoundError(
@@ -188,7 +198,9 @@ def space(
     typed = parse_overrides(overrides or (), network=network, action="train")
     layers = [Layer("file", "spec", given), Layer("override", "command line", typed)]
     nested = build_spec(network, "train", layers, draft=True).nested()
-    own = read_settings({"keys": list(keys or ()), "ranges": {**_bounds(ranges or ()), **_options(choices or ())}})
+    own = read_settings(
+        {"keys": list(keys or ()), "ranges": {**_bounds(ranges or ()), **_options(choices or ())}}
+    )
     rows = [
         {"key": axis.key, "first": axis.default, "choices": list(axis.domain.values)}
         if isinstance(axis.domain, Choices)

@@ -22,8 +22,8 @@ def list_networks(output: Output = None) -> None:
     Example:
     skillbank networks
     """
-    from skillbank.specs import networks
     from skillbank.runtime import has_implementation
+    from skillbank.specs import networks
 
     rows = [
         {
@@ -41,13 +41,15 @@ def list_networks(output: Output = None) -> None:
 
 def generate(
     check: Annotated[
-        bool, typer.Option("--check", help="Compare only; exit code 3 when a file is stale, missing or left over.")
+        bool,
+        typer.Option("--check", help="Compare only; exit code 3 when a file is stale, missing or left over."),
     ] = False,
     root: Annotated[
-        Path | None, typer.Option("--root", metavar="FOLDER", help="Checkout to work on; this one by default.")
+        Path | None,
+        typer.Option("--root", metavar="FOLDER", help="Checkout to work on; this one by default."),
     ] = None,
 ) -> None:
-    """Write every generated file of a checkout: schemas, templates, tables of playbooks, references, manifest.
+    """Write every generated file of a checkout: schemas, templates, playbook tables, references, indexes.
 
     Example:
     skillbank generate --check
@@ -65,7 +67,9 @@ def generate(
             )
         root = bank_root()
     elif not (root / "skills").is_dir():
-        raise NotFoundError(f"{root}: no checkout, it has no skills/", hint="--root .", key="--root", value=str(root))
+        raise NotFoundError(
+            f"{root}: no checkout, it has no skills/", hint="--root .", key="--root", value=str(root)
+        )
     extra = {REFERENCE_FILE: render().encode("utf-8")}
     if check:
         talk(f"{generator.check(root, extra=extra)} generated files are up to date")

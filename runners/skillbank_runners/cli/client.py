@@ -40,7 +40,9 @@ JobType = Annotated[str, typer.Option("--job-type", metavar="TYPE", help="experi
 Experiment = Annotated[
     str, typer.Option("--id", metavar="ID", help="Experiment; any name, remembered on first use.")
 ]
-MaybeExperiment = Annotated[str | None, typer.Option("--id", metavar="ID", help="Experiment the job belongs to.")]
+MaybeExperiment = Annotated[
+    str | None, typer.Option("--id", metavar="ID", help="Experiment the job belongs to.")
+]
 Job = Annotated[str | None, typer.Option("--job", "--job-id", metavar="JOB", help="The same, as a flag.")]
 SpecText = Annotated[
     str | None, typer.Option("--specs", metavar="JSON", help="The spec as JSON text, @FILE or a path.")

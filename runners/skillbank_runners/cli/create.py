@@ -1,4 +1,4 @@
-"""Commands that start jobs: `create-job` of a network, `skillbank run` with AutoML routing, and the routing alone."""
+"""Commands that start jobs: `create-job`, `skillbank run` with AutoML routing, and the routing alone."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ __all__ = ["create_job", "policy", "run"]
 
 Request = Annotated[
     str | None,
-    typer.Option("--request", metavar="TEXT", help='The request in the user\'s words; "no HPO" turns AutoML off.'),
+    typer.Option(
+        "--request", metavar="TEXT", help='The request in the user\'s words; "no HPO" turns AutoML off.'
+    ),
 ]
 
 
@@ -83,11 +85,11 @@ def create_job(
 ) -> None:
     """Check a spec, record a job and start it; prints the job with its id.
 
-    A job with a parent waits for it and takes its checkpoint. Training is plain training here; AutoML only with
-    --automl-policy auto or on.
+    A job with a parent waits for it and takes its checkpoint. Training is plain training here; AutoML
+    only with --automl-policy auto or on.
 
     Example:
-    tao mask2former create-job --action train --name first --specs @spec.yaml --train-dataset-uri data/train --eval-dataset-uri data/val
+    tao mask2former create-job --action train --specs @spec.yaml --train data/train --eval data/val
     """
     scope: Scope = ctx.obj
     asked = Submission(

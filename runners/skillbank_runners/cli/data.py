@@ -24,7 +24,8 @@ from skillbank_runners.cli.specs import ActionWord
 __all__ = ["check", "fetch", "overrides", "upload"]
 
 Into = Annotated[
-    Path | None, typer.Option("--to", metavar="PATH", help="Copy it there; without it the cache's own path is printed.")
+    Path | None,
+    typer.Option("--to", metavar="PATH", help="Copy it there; without it the cache's own path is printed."),
 ]
 
 
@@ -102,7 +103,9 @@ def check(
 
 
 def fetch(
-    uri: Annotated[str, typer.Argument(metavar="URI", help="File, folder or prefix: s3://, http(s)://, file://.")],
+    uri: Annotated[
+        str, typer.Argument(metavar="URI", help="File, folder or prefix: s3://, http(s)://, file://.")
+    ],
     to: Into = None,
     output: Output = None,
 ) -> None:
@@ -115,7 +118,9 @@ def fetch(
 
     storage = Storage()
     if storage.stat(uri) is None and not storage.list(uri):
-        raise NotFoundError(f"{uri}: not there", hint="check the address and the credentials", key="uri", value=uri)
+        raise NotFoundError(
+            f"{uri}: not there", hint="check the address and the credentials", key="uri", value=uri
+        )
     path = storage.fetch_any(uri, progress=byte_meter("fetching"))
     if to is not None:
         _copy(path, to)
@@ -125,9 +130,12 @@ def fetch(
 
 def upload(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File or folder.")],
-    uri: Annotated[str, typer.Argument(metavar="URI", help="Where to: s3://BUCKET/PREFIX, file:// or a path.")],
+    uri: Annotated[
+        str, typer.Argument(metavar="URI", help="Where to: s3://BUCKET/PREFIX, file:// or a path.")
+    ],
     exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Pattern in the manner of .gitignore.")
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN", help="Pattern in the manner of .gitignore."),
     ] = None,
     output: Output = None,
 ) -> None:
@@ -139,12 +147,16 @@ def upload(
     from skillbank.storage import Storage
 
     if not path.exists():
-        raise NotFoundError(f"{path}: no such file or folder", hint="check the path", key="path", value=str(path))
+        raise NotFoundError(
+            f"{path}: no such file or folder", hint="check the path", key="path", value=str(path)
+        )
     storage = Storage()
     if path.is_dir():
         count = storage.put_tree(path, uri, excludes=tuple(exclude or ()))
     elif exclude:
-        raise UsageError(f"{path} is one file, so there is nothing to exclude", hint="drop --exclude", key="--exclude")
+        raise UsageError(
+            f"{path} is one file, so there is nothing to exclude", hint="drop --exclude", key="--exclude"
+        )
     else:
         storage.put(path, uri)
         count = 1
@@ -153,17 +165,18 @@ def upload(
 
 def _copy(source: Path, target: Path) -> None:
     """Copy out of the cache; the final name appears when everything is there."""
-    import os
     import shutil
     import tempfile
 
     if target.exists():
-        raise UsageError(f"{target}: is there already", hint="name a path that is free", key="--to", value=str(target))
+        raise UsageError(
+            f"{target}: is there already", hint="name a path that is free", key="--to", value=str(target)
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".fetch-"))
     try:
         part = work / "part"
         shutil.copytree(source, part) if source.is_dir() else shutil.copy2(source, part)
-        os.replace(part, target)
+        part.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)

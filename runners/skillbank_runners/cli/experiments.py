@@ -102,7 +102,9 @@ def get_automl_param_details(
     """
     scope: Scope = ctx.obj
     found = schema_of(scope.network, action)
-    keys = [key.strip() for key in parameters.split(",")] if parameters else found["automl_default_parameters"]
+    keys = (
+        [key.strip() for key in parameters.split(",")] if parameters else found["automl_default_parameters"]
+    )
     rows = [{"parameter": key, **_details(found, key, scope.network)} for key in keys]
     emit(rows, output, columns=_PARAMETER_COLUMNS, name="parameter")
 

@@ -1,7 +1,7 @@
-"""Schemas and default specs without an option parser: scripts ask for them in loops, and the files are packaged.
+"""Schemas and default specs without an option parser: scripts ask for them in loops, the files are packaged.
 
-Only the plain form of these command lines is answered here. Whatever is unusual - another output form, an unknown
-name, an empty variable, networks from elsewhere - is left to the ordinary way, which also has the error messages.
+Only the plain form of these command lines is answered here. Whatever is unusual - another output form, an
+unknown name, an empty variable, networks from elsewhere - is left to the ordinary way and its messages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ def _schema(words: Sequence[str], command: str, flags: Collection[str]) -> str |
         return None
     given = _pairs(words[2:], flags)
     found = packaged(words[0])
-    if given is None or found is None or given.get("--job-type", "experiment") not in ("experiment", "dataset"):
+    if (
+        given is None
+        or found is None
+        or given.get("--job-type", "experiment") not in ("experiment", "dataset")
+    ):
         return None
     folder, manifest = found
     if given.get("--action") not in manifest.get("actions", {}):

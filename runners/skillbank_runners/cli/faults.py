@@ -1,6 +1,7 @@
 """How a command line ends: errors as text on stderr, as JSON where that was asked for, and the exit code.
 
-Exit codes: 0 done, 1 a bug of ours, 2 usage, 3 validation, 4 not found, 5 backend, 6 job failed, 130 interrupted.
+Exit codes: 0 done, 1 a bug of ours, 2 usage, 3 validation, 4 not found, 5 backend, 6 job failed,
+130 interrupted.
 """
 
 from __future__ import annotations

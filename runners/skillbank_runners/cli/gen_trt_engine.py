@@ -1,4 +1,4 @@
-"""``gen_trt_engine.py``: the stand-alone engine builder of the product documentation, as an action of the network."""
+"""``gen_trt_engine.py``: the stand-alone engine builder of the product documentation."""
 
 from __future__ import annotations
 
@@ -31,15 +31,22 @@ def command() -> Leaf:
 def build_engine(
     ctx: typer.Context,
     onnx_file_2d: Annotated[str, typer.Option("--onnx-file-2d", metavar="FILE", help="Exported ONNX file.")],
-    trt_engine_2d: Annotated[str, typer.Option("--trt-engine-2d", metavar="FILE", help="Engine file to write.")],
-    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", help="Batch of the engine.", min=1)] = 1,
+    trt_engine_2d: Annotated[
+        str, typer.Option("--trt-engine-2d", metavar="FILE", help="Engine file to write.")
+    ],
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", help="Batch of the engine.", min=1)
+    ] = 1,
     input_height: Annotated[
-        int, typer.Option("--input-height", metavar="N", help="Height the ONNX file was exported with.", min=1)
+        int,
+        typer.Option("--input-height", metavar="N", help="Height the ONNX file was exported with.", min=1),
     ] = 256,
     input_width: Annotated[
         int, typer.Option("--input-width", metavar="N", help="Width the ONNX file was exported with.", min=1)
     ] = 320,
-    workspace_gb: Annotated[int, typer.Option("--workspace-gb", metavar="N", help="Scratch memory.", min=1)] = 8,
+    workspace_gb: Annotated[
+        int, typer.Option("--workspace-gb", metavar="N", help="Scratch memory.", min=1)
+    ] = 8,
     dry_run: DryRun = False,
     output: Output = None,
 ) -> None:

@@ -46,7 +46,9 @@ def _wrapped(text: str, indent: str = "  ") -> list[str]:
     for number, paragraph in enumerate(text.split("\n\n")):
         if number:
             lines.append("")
-        lines += textwrap.wrap(" ".join(paragraph.split()), WIDTH, initial_indent=indent, subsequent_indent=indent)
+        lines += textwrap.wrap(
+            " ".join(paragraph.split()), WIDTH, initial_indent=indent, subsequent_indent=indent
+        )
     return lines
 
 

@@ -55,7 +55,7 @@ def action_descriptions(network: Network) -> dict[str, str]:
 
 
 def with_experiment(default: Mapping[str, Any], specs: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested spec with the dotted keys of a base experiment laid over it; keys of other actions are left out."""
+    """A nested spec with the dotted keys of a base experiment laid over it, as far as it has them."""
     out = copy.deepcopy(dict(default))
     for key, value in specs.items():
         *sections, name = key.split(".")

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skillbank.jobs.record import Artifact, Job, Transition
 
-__all__ = ["ARTIFACT_COLUMNS", "HISTORY_COLUMNS", "JOB_COLUMNS", "artifact_record", "job_record", "transition_record"]
+__all__ = [
+    "ARTIFACT_COLUMNS",
+    "HISTORY_COLUMNS",
+    "JOB_COLUMNS",
+    "artifact_record",
+    "job_record",
+    "transition_record",
+]
 
 JOB_COLUMNS = ("id", "name", "state", "parent_job_id", "created_at", "message")
 ARTIFACT_COLUMNS = ("kind", "path", "epoch", "step", "metrics", "bytes")

@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 Timeout = Annotated[
-    float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up waiting; the job goes on.", min=0)
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", help="Give up waiting; the job goes on.", min=0),
 ]
 
 
@@ -78,8 +79,12 @@ def find_job(ctx: typer.Context, job: str | None, flag: str | None) -> tuple[Job
 
 def list_jobs(
     ctx: typer.Context,
-    network: Annotated[str | None, typer.Option("--network", metavar="NETWORK", help="Of this network only.")] = None,
-    action: Annotated[str | None, typer.Option("--action", metavar="ACTION", help="Of this action only.")] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", metavar="NETWORK", help="Of this network only.")
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", metavar="ACTION", help="Of this action only.")
+    ] = None,
     state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="In this state only.")] = None,
     parent_job_id: Annotated[
         str | None, typer.Option("--parent-job-id", metavar="JOB", help="Whose parent this is.")
@@ -147,7 +152,9 @@ def show_job(ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, ou
     )
 
 
-def job_status(ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, output: Output = None) -> None:
+def job_status(
+    ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, output: Output = None
+) -> None:
     """Show the state of a job and the last numbers it reported.
 
     Example:
@@ -174,7 +181,9 @@ def job_logs(
     job: JobId = None,
     job_id: JobIdFlag = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
-    tail: Annotated[int | None, typer.Option("--tail", "-n", metavar="N", help="The last lines only.", min=1)] = None,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", metavar="N", help="The last lines only.", min=1)
+    ] = None,
 ) -> None:
     """Print what a job wrote.
 
@@ -193,7 +202,11 @@ def job_logs(
 
 
 def watch_job(
-    ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, timeout: Timeout = None, output: Output = None
+    ctx: typer.Context,
+    job: JobId = None,
+    job_id: JobIdFlag = None,
+    timeout: Timeout = None,
+    output: Output = None,
 ) -> None:
     """Show progress until the job has ended; leaving with Ctrl-C does not stop the job.
 
@@ -204,7 +217,11 @@ def watch_job(
 
 
 def wait_job(
-    ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, timeout: Timeout = None, output: Output = None
+    ctx: typer.Context,
+    job: JobId = None,
+    job_id: JobIdFlag = None,
+    timeout: Timeout = None,
+    output: Output = None,
 ) -> None:
     """Wait until the job has ended; exit code 0 when it is done, 6 when it failed or was canceled.
 
@@ -215,7 +232,13 @@ def wait_job(
 
 
 def _wait(
-    ctx: typer.Context, job: str | None, flag: str | None, timeout: float | None, output: str | None, *, quiet: bool
+    ctx: typer.Context,
+    job: str | None,
+    flag: str | None,
+    timeout: float | None,
+    output: str | None,
+    *,
+    quiet: bool,
 ) -> None:
     from skillbank_runners.cli.follow import raise_unless_done, wait_for
 
@@ -249,7 +272,9 @@ def cancel_job(
     emit(job_record(found), output)
 
 
-def delete_job(ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, output: Output = None) -> None:
+def delete_job(
+    ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, output: Output = None
+) -> None:
     """Delete a job that has ended, with its folder.
 
     Example:
@@ -265,7 +290,8 @@ def list_artifacts(
     job: JobId = None,
     job_id: JobIdFlag = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", metavar="KIND", help="checkpoint, onnx, engine, metrics, ... only.")
+        str | None,
+        typer.Option("--kind", metavar="KIND", help="checkpoint, onnx, engine, metrics, ... only."),
     ] = None,
     output: Output = None,
 ) -> None:
@@ -279,11 +305,18 @@ def list_artifacts(
     emit(rows, output, columns=ARTIFACT_COLUMNS, name="path")
 
 
-def job_history(ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, output: Output = None) -> None:
+def job_history(
+    ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, output: Output = None
+) -> None:
     """List the states a job went through.
 
     Example:
     skillbank jobs history mask2former-train-0a1b2c
     """
     store, found = find_job(ctx, job, job_id)
-    emit([transition_record(entry) for entry in store.history(found.id)], output, columns=HISTORY_COLUMNS, name="state")
+    emit(
+        [transition_record(entry) for entry in store.history(found.id)],
+        output,
+        columns=HISTORY_COLUMNS,
+        name="state",
+    )

@@ -130,8 +130,8 @@ def _bank() -> dict[str, Any]:
 
 
 def _networks() -> list[dict[str, Any]]:
-    from skillbank.specs import networks
     from skillbank.runtime import has_implementation
+    from skillbank.specs import networks
 
     return [
         _check(
@@ -152,7 +152,11 @@ def _s3() -> dict[str, Any]:
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("S3_ENDPOINT_URL") or "AWS"
     found = f"credentials from {named[0] if named else file}, endpoint {endpoint}" if ok else "no credentials"
     return _check(
-        "s3", ok, found, needed_for="s3:// datasets and results", fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        "s3",
+        ok,
+        found,
+        needed_for="s3:// datasets and results",
+        fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     )
 
 

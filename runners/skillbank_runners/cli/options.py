@@ -59,7 +59,9 @@ Overrides = Annotated[
 ]
 Specs = Annotated[
     str | None,
-    typer.Option("--specs", "-e", metavar="SPEC", help="@FILE, a path, or JSON or YAML text; defaults fill the rest."),
+    typer.Option(
+        "--specs", "-e", metavar="SPEC", help="@FILE, a path, or JSON or YAML text; defaults fill the rest."
+    ),
 ]
 Kind = Annotated[
     str, typer.Option("--kind", metavar="KIND", help="experiment, or dataset for conversions of a dataset.")
@@ -71,29 +73,40 @@ WorkspaceId = Annotated[
 ]
 TrainDataset = Annotated[
     list[str] | None,
-    typer.Option("--train-dataset-uri", "--train", metavar="URI", help="Training dataset: folder, s3:// or http(s)://."),
+    typer.Option(
+        "--train-dataset-uri", "--train", metavar="URI", help="Training dataset: folder, s3:// or http(s)://."
+    ),
 ]
 EvalDataset = Annotated[
     str | None, typer.Option("--eval-dataset-uri", "--eval", metavar="URI", help="Evaluation dataset.")
 ]
 InferenceDataset = Annotated[
-    str | None, typer.Option("--inference-dataset-uri", "--inference", metavar="URI", help="Dataset to run on.")
+    str | None,
+    typer.Option("--inference-dataset-uri", "--inference", metavar="URI", help="Dataset to run on."),
 ]
 CalibrationDataset = Annotated[
     str | None,
-    typer.Option("--calibration-dataset-uri", "--calibration", metavar="URI", help="Dataset for quantisation."),
+    typer.Option(
+        "--calibration-dataset-uri", "--calibration", metavar="URI", help="Dataset for quantisation."
+    ),
 ]
 DatasetFormat = Annotated[
     str | None,
-    typer.Option("--dataset-format", "--format", metavar="NAME", help="Layout of the datasets, such as coco_panoptic."),
+    typer.Option(
+        "--dataset-format", "--format", metavar="NAME", help="Layout of the datasets, such as coco_panoptic."
+    ),
 ]
 ParentJobId = Annotated[
     str | None,
-    typer.Option("--parent-job-id", metavar="JOB", help="Job whose results this one starts from; it may still run."),
+    typer.Option(
+        "--parent-job-id", metavar="JOB", help="Job whose results this one starts from; it may still run."
+    ),
 ]
 CheckpointChoice = Annotated[
     str,
-    typer.Option("--checkpoint", metavar="RULE", help="Which of the parent's checkpoints: best, latest or epoch:N."),
+    typer.Option(
+        "--checkpoint", metavar="RULE", help="Which of the parent's checkpoints: best, latest or epoch:N."
+    ),
 ]
 BaseExperimentId = Annotated[
     str | None,
@@ -107,13 +120,17 @@ EncryptionKey = Annotated[
         help="Key, or @FILE; the variable SKILLBANK_ENCRYPTION_KEY keeps it out of the command line.",
     ),
 ]
-Description = Annotated[str, typer.Option("--description", metavar="TEXT", help="Free text kept with the job.")]
+Description = Annotated[
+    str, typer.Option("--description", metavar="TEXT", help="Free text kept with the job.")
+]
 Tag = Annotated[list[str] | None, typer.Option("--tag", metavar="TEXT", help="Label kept with the job.")]
 BackendType = Annotated[
-    str, typer.Option("--backend-type", metavar="NAME", help="Where it runs: local, or debug for this process.")
+    str,
+    typer.Option("--backend-type", metavar="NAME", help="Where it runs: local, or debug for this process."),
 ]
 PlatformId = Annotated[
-    str | None, typer.Option("--platform-id", metavar="ID", help="Accepted; means nothing to the local backend.")
+    str | None,
+    typer.Option("--platform-id", metavar="ID", help="Accepted; means nothing to the local backend."),
 ]
 EnvSetting = Annotated[
     list[str] | None,
@@ -130,10 +147,16 @@ IdempotencyKey = Annotated[
     str | None,
     typer.Option("--idempotency-key", metavar="KEY", help="The same key again returns the first job."),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Return when the job has ended; exit code 6 if it failed.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; start nothing.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Return when the job has ended; exit code 6 if it failed.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything and print the plan; start nothing.")
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Tell where every value of the spec comes from.")]
-CheckData = Annotated[bool, typer.Option("--check-data", help="Look up every data file first; list all that are missing.")]
+CheckData = Annotated[
+    bool, typer.Option("--check-data", help="Look up every data file first; list all that are missing.")
+]
 JobId = Annotated[str | None, typer.Argument(metavar="JOB", help="Id of a job.")]
 JobIdFlag = Annotated[
     str | None, typer.Option("--job-id", "--id", metavar="JOB", help="The same, as a flag.")

@@ -121,7 +121,11 @@ def _names(data: Any, name: str) -> Iterable[str]:
     for row in rows if isinstance(rows, list) else [rows]:
         if isinstance(row, Mapping) and name not in row:
             raise UsageError(
-                f"-o id: this command prints no {name!r}", hint="-o json", key="-o", value="id", allowed=FORMATS
+                f"-o id: this command prints no {name!r}",
+                hint="-o json",
+                key="-o",
+                value="id",
+                allowed=FORMATS,
             )
         yield str(row[name] if isinstance(row, Mapping) else row)
 
@@ -181,5 +185,3 @@ def _tinted(field: str, text: str) -> Any:
 
     colours = {"done": "green", "error": "red", "running": "cyan", "canceled": "yellow"}
     return Text(text, style=colours.get(text, "") if field == "state" else "")
-
-

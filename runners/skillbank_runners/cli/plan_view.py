@@ -23,7 +23,11 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "parent_job_id": plan.parent.id if plan.parent else None,
         "base_experiment_id": plan.base_experiment.id if plan.base_experiment else None,
         "results_dir": plan.results_dir,
-        "devices": {"gpus": plan.bundle.gpus, "gpu_ids": list(plan.bundle.gpu_ids), "nodes": plan.bundle.nodes},
+        "devices": {
+            "gpus": plan.bundle.gpus,
+            "gpu_ids": list(plan.bundle.gpu_ids),
+            "nodes": plan.bundle.nodes,
+        },
         "command": list(plan.bundle.argv),
         "notes": list(plan.notes),
         "deferred": dict(plan.deferred),
@@ -40,7 +44,9 @@ def plan_text(plan: Plan) -> str:
     rows = [row for row in explain_spec(plan.spec, plan.deferred) if row.origin != "default" or row.deferred]
     wide = max((len(row.key) for row in rows), default=0)
     for row in rows:
-        value = f"later: {plan.deferred[row.key]}" if row.deferred else json.dumps(row.value, ensure_ascii=False)
+        value = (
+            f"later: {plan.deferred[row.key]}" if row.deferred else json.dumps(row.value, ensure_ascii=False)
+        )
         lines.append(f"  {row.key:<{wide}}  {value}  ({row.origin}{': ' if row.detail else ''}{row.detail})")
     lines.append(f"  {len(rows)} values are listed; all others are defaults")
     lines += [f"note: {note}" for note in plan.notes]

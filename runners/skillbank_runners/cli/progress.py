@@ -34,7 +34,7 @@ def status_file(job: Job) -> Path | None:
 
 
 def progress_of(job: Job) -> dict[str, Any]:
-    """What a job reported last: epoch and last epoch (both from 0), step, time left, newest value of every metric."""
+    """What a job reported last: epoch and last epoch (from 0), step, time left, newest metric values."""
     from skillbank.jobs.status import read_events
 
     path = status_file(job)
@@ -42,7 +42,13 @@ def progress_of(job: Job) -> dict[str, Any]:
 
 
 def _summary(events: Iterable[StatusEvent]) -> dict[str, Any]:
-    found: dict[str, Any] = {"epoch": None, "max_epoch": None, "global_step": None, "eta": None, "metrics": {}}
+    found: dict[str, Any] = {
+        "epoch": None,
+        "max_epoch": None,
+        "global_step": None,
+        "eta": None,
+        "metrics": {},
+    }
     for event in events:
         for name in ("epoch", "max_epoch", "global_step"):
             value = getattr(event, name)
@@ -61,7 +67,9 @@ def _line(job: Job, summary: dict[str, Any]) -> str:
     if summary["epoch"] is not None:
         of = f" of {summary['max_epoch'] + 1}" if summary["max_epoch"] is not None else ""
         parts.append(f"epoch {summary['epoch'] + 1}{of}")
-    parts += [f"{name} {value:.5g}" for name, value in summary["metrics"].items() if isinstance(value, int | float)][:4]
+    parts += [
+        f"{name} {value:.5g}" for name, value in summary["metrics"].items() if isinstance(value, int | float)
+    ][:4]
     if job.message and (summary["epoch"] is None or job.state.is_final):
         parts.append(job.message.splitlines()[0])
     return "  ".join(parts)
@@ -113,7 +121,7 @@ class Progress:
 
 
 def byte_meter(what: str) -> Callable[[int, int, int], None] | None:
-    """A function that shows bytes, total bytes and finished objects of a transfer; None where nobody looks on."""
+    """Shows bytes, total bytes and finished objects of a transfer; None where nobody looks on."""
     if not for_people(sys.stderr):
         return None
 

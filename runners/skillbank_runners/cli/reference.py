@@ -13,15 +13,17 @@ from skillbank_runners.cli.table import Leaf, More, Table
 __all__ = ["commands", "render"]
 
 _INTRODUCTION = """\
-Three executables. `tao` and `tao-client` speak the command lines of the product documentation, `skillbank` is for the
-bank itself. `NETWORK` and `ACTION` stand for a name that `skillbank networks` lists.
+Three executables. `tao` and `tao-client` speak the command lines of the product documentation, `skillbank` is
+for the bank itself. `NETWORK` and `ACTION` stand for a name that `skillbank networks` lists.
 
-- Records go to stdout: JSON when stdout is no terminal, a table on one, `-o json|yaml|table|id` to choose. Talk, progress
-  and errors go to stderr; with `-o json` the last line there is `{"error": {...}}`. `NO_COLOR` is respected.
-- Exit codes: 0 done, 1 a bug of ours (a log file is named), 2 usage, 3 validation, 4 not found, 5 backend, 6 job failed,
-  130 interrupted.
-- Flags may be written with `_` or `-` and stand anywhere. A flag without its value is an error that asks for the empty
-  variable behind it. `--debug` adds tracebacks to any command.
+- Records go to stdout: JSON when stdout is no terminal, a table on one, `-o json|yaml|table|id` to choose.
+  Talk, progress and errors go to stderr; with `-o json` the last line there is `{"error": {...}}`. `NO_COLOR`
+  is respected.
+- Exit codes: 0 done, 1 a bug of ours (a log file is named), 2 usage, 3 validation, 4 not found, 5 backend,
+  6 job failed, 130 interrupted.
+- Flags may be written with `_` or `-` and stand anywhere. A flag without its value is an error that asks for
+  the empty variable behind it. `--debug` adds tracebacks to any command.
+- Settings of a spec are words `KEY=VALUE`; `-o KEY=VALUE` means the same.
 """
 
 
@@ -51,7 +53,14 @@ def render() -> str:
     """The whole reference as Markdown; the same on every machine."""
     parts = ["# Command reference", "", _INTRODUCTION]
     for where, node in commands():
-        parts += ["#" * min(2 + where.count(" "), 4) + f" {where}", "", "```text", _page(where, node).rstrip(), "```", ""]
+        parts += [
+            "#" * min(2 + where.count(" "), 4) + f" {where}",
+            "",
+            "```text",
+            _page(where, node).rstrip(),
+            "```",
+            "",
+        ]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -63,7 +72,7 @@ def _page(where: str, node: Leaf | Table) -> str:
 
 
 def _without_names(table: Table) -> Table:
-    """The table with its run-time words replaced by their placeholder: the page must not depend on what is there."""
+    """The table with a placeholder for its run-time words; the page must not depend on what is there."""
     return replace(table, more=_Placeholder(table.more)) if table.more else table
 
 
@@ -78,7 +87,9 @@ class _Placeholder:
         if sample is None:
             return []
         word, node = sample
-        meaning = node.summary if isinstance(node, Table) else (node.function().__doc__ or "").partition("\n")[0]
+        meaning = (
+            node.summary if isinstance(node, Table) else (node.function().__doc__ or "").partition("\n")[0]
+        )
         return [(word, meaning)]
 
     def find(self, word: str) -> Leaf | Table | None:

@@ -1,4 +1,4 @@
-"""``skillbank``: the bank itself - skills, specs, data, jobs, generated files, and what this machine can do."""
+"""``skillbank``: the bank itself - skills, specs, data, jobs, generated files, what this machine can do."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from skillbank_runners.cli.output import emit, talk, write
 
 __all__ = ["list_skills", "show_skill", "skill_path", "validate"]
 
-SkillName = Annotated[str, typer.Argument(metavar="SKILL", help="Name of a skill, as skillbank skills list has it.")]
+SkillName = Annotated[
+    str, typer.Argument(metavar="SKILL", help="Name of a skill, as skillbank skills list has it.")
+]
 
 _COLUMNS = ("name", "description")
 _FRONTMATTER_KEYS = ("name", "description", "license", "compatibility", "metadata", "allowed-tools")
@@ -188,7 +190,7 @@ def _file_problems(folder: Path) -> list[str]:
         if missing:
             found.append(f"skill_info.yaml lacks the actions {', '.join(missing)}")
         for action in network.actions:
-            for file in (f"schemas/{action}.schema.json", f"references/spec_template_{action}.yaml"):
-                if not (folder / file).is_file():
-                    found.append(f"{file} is not there; run skillbank generate")
+            files = (f"schemas/{action}.schema.json", f"references/spec_template_{action}.yaml")
+            absent = [file for file in files if not (folder / file).is_file()]
+            found += [f"{file} is not there; run skillbank generate" for file in absent]
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skillbank.errors import MissingValueError, UsageError, collect
-from skillbank_runners.cli.options import NetworkWord, Output, Overrides
+from skillbank_runners.cli.options import NetworkWord, Output
 from skillbank_runners.cli.output import emit, talk, to_yaml, write
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ __all__ = ["ActionWord", "explain", "key_rows", "keys", "split_words", "template
 ActionWord = Annotated[str, typer.Argument(metavar="ACTION", help="Such as train or export.")]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SPEC] [KEY=VALUE]", help="A file, @FILE or JSON text; then settings that win over it."),
+    typer.Argument(
+        metavar="[SPEC] [KEY=VALUE]", help="A file, @FILE or JSON text; then settings that win over it."
+    ),
 ]
 
 _KEY_COLUMNS = ("key", "type", "default", "allowed", "automl", "description")
@@ -56,7 +58,7 @@ def template(
     action: ActionWord,
     output: Output = None,
 ) -> None:
-    """Print a complete spec with a comment on every key, as YAML also when piped; -o json leaves the comments out.
+    """Print a complete spec with a comment on every key; YAML also when piped, -o json without comments.
 
     Example:
     skillbank spec template mask2former train > spec.yaml
@@ -94,14 +96,15 @@ def validate(
     action: ActionWord,
     words: Words = None,
     complete: Annotated[
-        bool, typer.Option("--complete", help="Values that datasets or a parent job would fill must be there too.")
+        bool,
+        typer.Option("--complete", help="Values that datasets or a parent job would fill must be there too."),
     ] = False,
     output: Output = None,
 ) -> None:
     """Check a spec and report every problem at once; exit code 3 when there is one.
 
-    Mandatory values that are still empty are listed and, without --complete, accepted: datasets and parent jobs
-    fill them later.
+    Mandatory values that are still empty are listed and, without --complete, accepted: datasets and
+    parent jobs fill them later.
 
     Example:
     skillbank spec validate mask2former train spec.yaml train.num_epochs=5
@@ -115,9 +118,7 @@ def validate(
     if complete and missing:
         raise collect(
             [
-                MissingValueError(
-                    f"{key}: empty, and {action} needs it", hint=f"{key}=VALUE", key=key
-                )
+                MissingValueError(f"{key}: empty, and {action} needs it", hint=f"{key}=VALUE", key=key)
                 for key in missing
             ],
             f"spec {network} {action}",
@@ -156,7 +157,8 @@ def keys(
     network: NetworkWord,
     action: ActionWord,
     match: Annotated[
-        str | None, typer.Option("--match", metavar="TEXT", help="Keys and descriptions that contain the text.")
+        str | None,
+        typer.Option("--match", metavar="TEXT", help="Keys and descriptions that contain the text."),
     ] = None,
     popular: Annotated[bool, typer.Option("--popular", help="Keys that are often edited.")] = False,
     automl: Annotated[bool, typer.Option("--automl", help="Keys that a search may vary.")] = False,

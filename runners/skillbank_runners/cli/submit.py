@@ -125,12 +125,14 @@ def settings_map(text: str | None) -> dict[str, Any]:
     except (OSError, ValueError) as err:
         raise UsageError(
             f"--automl-settings: cannot be read: {err}",
-            hint="--automl-settings '{\"automl_algorithm\": \"bayesian\"}' or @settings.json",
+            hint='--automl-settings \'{"automl_algorithm": "bayesian"}\' or @settings.json',
             key="--automl-settings",
         ) from err
     if not isinstance(found, dict):
         raise UsageError(
-            "--automl-settings: not a map", hint="--automl-settings '{\"trials\": 8}'", key="--automl-settings"
+            "--automl-settings: not a map",
+            hint="--automl-settings '{\"trials\": 8}'",
+            key="--automl-settings",
         )
     return found
 
@@ -161,11 +163,11 @@ def create(asked: Submission) -> Job:
     from skillbank.create import create_job
 
     if asked.platform_id and asked.backend == "local":
-        talk(f"note: --platform-id {asked.platform_id} is not used; jobs of the local backend run on this machine")
+        talk(f"note: --platform-id {asked.platform_id} is not used: local jobs run on this machine")
     job = create_job(asked.network, asked.action, **asked.arguments())
     remember(asked)
     if job.is_duplicate:
-        talk(f"note: {job.id} is the job that --idempotency-key {asked.idempotency_key} made before; nothing was started")
+        talk(f"note: nothing was started; --idempotency-key {asked.idempotency_key} made {job.id} before")
     return job
 
 
@@ -173,11 +175,13 @@ def remember(asked: Submission) -> None:
     """Note workspace and experiment ids on first use; they need no creation here."""
     from skillbank.jobs.store import JobStore
 
-    given = (("workspace", asked.workspace_id), ("experiment", asked.experiment_id))
     with JobStore() as store:
-        for kind, name in given:
-            if name and store.remember_experiment(kind, name, asked.network if kind == "experiment" else None):
-                talk(f"note: {kind} {name!r} is new here and now remembered")
+        if asked.workspace_id and store.remember_experiment("workspace", asked.workspace_id):
+            talk(f"note: workspace {asked.workspace_id!r} is new here and now remembered")
+        if asked.experiment_id and store.remember_experiment(
+            "experiment", asked.experiment_id, asked.network
+        ):
+            talk(f"note: experiment {asked.experiment_id!r} is new here and now remembered")
 
 
 def announce(job: Job) -> None:

@@ -125,9 +125,12 @@ def _unknown(path: Sequence[str], table: Table, word: str) -> UsageError:
             hint=f"{where} --help",
         )
     words = table.words()
-    near = get_close_matches(word.replace("_", "-"), words, n=1, cutoff=0.5) or get_close_matches(word, words, n=1)
+    near = get_close_matches(word.replace("_", "-"), words, n=1, cutoff=0.5) or get_close_matches(
+        word, words, n=1
+    )
     return UsageError(
-        f"{where}: there is no command {word!r}; " + (f"did you mean {near[0]!r}?" if near else "known are " + ", ".join(words)),
+        f"{where}: there is no command {word!r}; "
+        + (f"did you mean {near[0]!r}?" if near else "known are " + ", ".join(words)),
         hint=f"{where} {near[0]} --help" if near else f"{where} --help",
         key="command",
         value=word,

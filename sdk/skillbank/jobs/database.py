@@ -61,9 +61,11 @@ class _Handle:
         self.pid = os.getpid()
 
     def __del__(self) -> None:
-        # After a fork the child holds a copy: closing it there would release locks of the parent.
-        if self.pid == os.getpid():
-            self.connection.close()
+        self.connection.close()
+
+
+# Connections that a fork copied. Closing a copy would meddle with the files of the parent's connection.
+_INHERITED: list[_Handle] = []
 
 
 class Database:
@@ -109,13 +111,15 @@ class Database:
 
     def close(self) -> None:
         """Close the connection of the calling thread; the next use opens a new one."""
-        self._local.__dict__.clear()
+        handle: _Handle | None = self._local.__dict__.pop("handle", None)
+        if handle is not None and handle.pid != os.getpid():
+            _INHERITED.append(handle)
 
     def _connection(self) -> sqlite3.Connection:
-        handle: _Handle | None = getattr(self._local, "handle", None)
+        handle: _Handle | None = self._local.__dict__.get("handle")
         if handle is not None and handle.pid == os.getpid() and handle.file == self._file():
             return handle.connection
-        self._local.__dict__.pop("handle", None)
+        self.close()
         connection = self._open()
         file = self._file()
         assert file is not None

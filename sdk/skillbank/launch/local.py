@@ -139,7 +139,6 @@ class LocalLauncher:
                 cwd=folder.root,
                 env=env,
                 pass_fds=ends,
-                start_new_session=True,
             )
         except (OSError, ValueError) as error:
             raise LaunchError(f"job {bundle.job_id}: no process can be started ({error})") from error

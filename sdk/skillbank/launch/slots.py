@@ -163,9 +163,8 @@ class Slots:
         return f"waiting for {', '.join(mine.devices)}: {'; '.join(parts)}"
 
     def _return(self, ticket: _Ticket, file: int) -> None:
-        # Unlocking, not only closing: a forked child may still have the file open.
+        # Removed, not only unlocked: a forked child may still have the file open.
         self._path(ticket.number).unlink(missing_ok=True)
-        fcntl.flock(file, fcntl.LOCK_UN)
         os.close(file)
 
     def _living(self) -> list[_Ticket]:

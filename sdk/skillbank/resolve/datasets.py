@@ -299,9 +299,13 @@ def _missing(
 ) -> MissingValueError:
     flags = " or ".join(dict.fromkeys(FLAGS[role] for role in rule.source))
     path = path_of(rule, facts) or "its root"
+    ways = f"{flags} URI"
     if rule.convert_job is not None:
-        path = f"{rule.convert_job.pattern} of the conversion job"
+        name = rule.convert_job.pattern.replace("{split}", rule.convert_job.fallback_split)
+        path = f"{name} of the {'converted dataset' if rule.convert_job.in_dataset else 'conversion job'}"
+        ways = f"--parent-job-id CONVERSION_JOB, {ways}"
     return MissingValueError(
         f"{key}: neither the spec nor a dataset sets it, and {network} {action} needs it ({path})",
-        hint=f"{flags} URI, or {key}=PATH", key=key,
-    )  # fmt: skip
+        hint=f"{ways}, or {key}=PATH",
+        key=key,
+    )

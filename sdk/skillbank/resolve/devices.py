@@ -109,7 +109,7 @@ def check_fit(
                 )
             )
     if problems:
-        raise collect(problems, "the devices asked for")
+        raise collect(problems, "the request for devices")
     return fitted
 
 

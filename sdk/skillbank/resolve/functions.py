@@ -191,6 +191,8 @@ _OF_PARENT = frozenset({"parent_model", "parent_model_evaluate", "parent_model_f
 def apply_functions(scope: Scope, *, skip: Collection[str] = ()) -> Applied:
     """Run the functions of an action.
 
+    A key with a problem gets a stand-in, so that the check of the spec does not tell the same thing again.
+
     Args:
         skip: keys that are decided already (overrides), for which no function runs.
     """
@@ -203,6 +205,7 @@ def apply_functions(scope: Scope, *, skip: Collection[str] = ()) -> Applied:
             filled = _download(scope, key, named) if isinstance(named, Link) else _run(scope, key, named)
         except SkillBankError as err:
             applied.problems.append(err)
+            applied.strong[key] = parents.stand_in(scope, key)
             continue
         if filled is not None:
             applied.add(key, filled)
@@ -214,6 +217,7 @@ def apply_functions(scope: Scope, *, skip: Collection[str] = ()) -> Applied:
     )
     if scope.parent is not None and empty and not filled_otherwise:
         applied.problems.append(parents.wrong_parent(scope, empty[0]))
+        applied.strong[empty[0]] = parents.stand_in(scope, empty[0])
     return applied
 
 

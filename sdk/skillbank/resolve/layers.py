@@ -265,7 +265,7 @@ def _from_functions(stack: _Stack, scope: Scope) -> Applied:
     stack.problems += applied.problems
     stack.notes += applied.notes
     for key, value in applied.strong.items():
-        stack.strong[key] = (value, Origin(applied.kinds[key], applied.details[key]))
+        stack.strong[key] = (value, Origin(applied.kinds.get(key, "parent"), applied.details.get(key, "")))
     for key, value in applied.weak.items():
         if key not in stack.strong:
             stack.fill(key, value, Origin(applied.kinds[key], applied.details[key]))

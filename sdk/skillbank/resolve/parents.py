@@ -29,6 +29,7 @@ __all__ = [
     "from_stage",
     "latest_link",
     "produces",
+    "stand_in",
     "wrong_parent",
 ]
 
@@ -118,7 +119,7 @@ def from_parent(scope: Scope, key: str) -> Filled | None:
 def from_job(store: JobStore, job: Job, wanted: tuple[str, ...], method: str, *, why: str = "") -> Filled:
     """A file of a job, or the promise of one while the job has not finished."""
     if not is_ready(job):
-        # A stand-in with the right ending, so that relations between keys can be checked now already.
+        # With the right ending, so that relations between keys can be checked now already.
         return Filled(
             value=f"job:{job.id}/checkpoint{wanted[0]}",
             kind="parent",
@@ -201,6 +202,11 @@ def _chosen(choice: Choice, why: str) -> Filled:
     return Filled(
         value=choice.path, kind="parent", detail=f"{why}{choice.describe()}", strong=True, notes=choice.notes
     )
+
+
+def stand_in(scope: Scope, key: str) -> str:
+    """A value that passes the check of the spec where the real one could not be had."""
+    return f"job:none/checkpoint{accepts(scope.info, scope.action, key)[0]}"
 
 
 def wrong_parent(scope: Scope, key: str) -> NotFoundError:

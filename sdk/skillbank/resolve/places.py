@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from skillbank.errors import InvalidValueError, collect
 from skillbank.jobs.record import Datasets
+from skillbank.resolve.sources import FLAGS, given_roots
 from skillbank.resolve.values import is_set
 from skillbank.skill_info import SkillInfo
-from skillbank.storage.uri import is_remote
+from skillbank.storage.uri import is_remote, parse
 
 __all__ = ["absolute", "absolute_datasets", "absolute_places"]
 
@@ -23,7 +25,22 @@ def absolute(place: str, folder: Path) -> str:
 
 
 def absolute_datasets(datasets: Datasets, folder: Path) -> Datasets:
-    """The same dataset roots, independent of the current folder."""
+    """The same dataset roots, independent of the current folder.
+
+    Raises:
+        InvalidValueError: roots that are no places, such as addresses of an unknown scheme; all are named.
+    """
+    problems = []
+    named = {(FLAGS[role], root) for role, roots in given_roots(datasets).items() for root in roots}
+    for flag, root in sorted(named):
+        try:
+            parse(root or ".")  # an empty text is told apart, with a way out of its own
+        except InvalidValueError as err:
+            problems.append(
+                InvalidValueError(f"{flag}: {err.message}", hint=err.hint, key=flag, value=err.value)
+            )
+    if problems:
+        raise collect(problems, "the list of datasets")
     single = {
         name: absolute(value, folder)
         for name in ("eval", "inference", "calibration", "convert")

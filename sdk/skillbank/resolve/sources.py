@@ -24,6 +24,7 @@ __all__ = [
     "SourceRequest",
     "applies",
     "constant",
+    "given_roots",
     "path_of",
     "place_of",
     "roots_of",
@@ -56,24 +57,36 @@ class SourceRequest:
     parent: Job | None
 
 
-def roots_of(datasets: Datasets) -> dict[str, tuple[str, ...]]:
-    """Dataset roots by role, without a slash at the end."""
-    given: dict[str, tuple[str | None, ...]] = {
-        "train_datasets": datasets.train,
-        "eval_dataset": (datasets.eval,),
-        "inference_dataset": (datasets.inference,),
-        "calibration_dataset": (datasets.calibration,),
-        "dataset": (datasets.convert,) if datasets.convert else datasets.train[:1],
+def given_roots(datasets: Datasets) -> dict[str, tuple[str, ...]]:
+    """Dataset roots by role, as given; a role without dataset has none."""
+    single = {
+        "eval_dataset": datasets.eval,
+        "inference_dataset": datasets.inference,
+        "calibration_dataset": datasets.calibration,
     }
+    return {
+        "train_datasets": datasets.train,
+        **{role: () if root is None else (root,) for role, root in single.items()},
+        "dataset": datasets.train[:1] if datasets.convert is None else (datasets.convert,),
+    }
+
+
+def roots_of(datasets: Datasets) -> dict[str, tuple[str, ...]]:
+    """Dataset roots by role, without a slash at the end.
+
+    Raises:
+        UsageError: a root that is an empty text.
+    """
     roots: dict[str, tuple[str, ...]] = {}
-    for role, uris in given.items():
-        present = [uri for uri in uris if uri is not None]
-        if any(not uri.strip() for uri in present):
+    for role, given in given_roots(datasets).items():
+        if any(not root.strip() for root in given):
             raise UsageError(
                 f"{FLAGS[role]}: the dataset is an empty text; is a variable in the command unset?",
-                hint=f"{FLAGS[role]} s3://bucket/data", key=role, value="",
-            )  # fmt: skip
-        roots[role] = tuple(uri if uri.endswith("://") else uri.rstrip("/") or "/" for uri in present)
+                hint=f"{FLAGS[role]} s3://bucket/data",
+                key=role,
+                value="",
+            )
+        roots[role] = tuple(root if root.endswith("://") else root.rstrip("/") or "/" for root in given)
     return roots
 
 

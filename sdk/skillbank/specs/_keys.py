@@ -12,9 +12,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from skillbank.errors import NotFoundError
-from skillbank.skill_info import load_skill_info
 from skillbank.specs import network, spec_class
-from skillbank.specs._values import Spelling, converter, fooled_by_bool, kinds
+from skillbank.specs._values import Spelling, converter, fooled_by_bool, has_reference, is_secret, kinds
 from skillbank.specs.base import ActionSpec, FieldNote, Network, field_note, section_type, walk
 
 __all__ = ["ACTION_NAMES", "KeyTable", "Leaf", "get", "key_table", "put"]
@@ -51,6 +50,10 @@ class Leaf:
     def is_text(self) -> bool:
         """Whether the value can only be text or nothing."""
         return self.kinds <= {"string", "null"}
+
+    def has_reference(self, value: Any) -> bool:
+        """Whether the value refers to another key; a secret never does, whatever characters it has."""
+        return has_reference(value) and not is_secret(self.key)
 
     def settled(self, value: Any) -> Any:
         """The value in its canonical spelling and number type."""
@@ -106,6 +109,9 @@ class KeyTable:
     @cached_property
     def shorthand(self) -> Mapping[str, str]:
         """Short names of keys from the skill's machine facts; only read when a key is not known otherwise."""
+        # Imported late: the models of that module cost as much as a whole network.
+        from skillbank.skill_info import load_skill_info
+
         try:
             return load_skill_info(self.network).spec_shorthand_keys
         except NotFoundError:
@@ -172,7 +178,8 @@ class KeyTable:
     def nearest(self, path: str) -> list[str]:
         """Known keys that an unknown one may stand for, the likeliest first.
 
-        The same last name elsewhere is the strongest sign (the key is misplaced), then a like name beside it.
+        The same last name elsewhere is the strongest sign (the key is misplaced), then a like name beside it,
+        then a name that people use for a key.
         """
         parent, _, name = path.rpartition(".")
         everything = [*self.leaves, *self.sections]
@@ -180,8 +187,14 @@ class KeyTable:
         if misplaced:
             return sorted(misplaced, key=lambda key: -difflib.SequenceMatcher(None, key, path).ratio())[:3]
         beside = {key.rpartition(".")[2]: key for key in everything if key.rpartition(".")[0] == parent}
-        found = [beside[match] for match in difflib.get_close_matches(name, beside, n=1, cutoff=0.6)]
-        return found or difflib.get_close_matches(path, everything, n=1, cutoff=0.75)
+        others = {alias.rpartition(".")[2]: key for alias, key in self.network.aliases.items()} | dict(
+            self.shorthand
+        )
+        for names, cutoff in ((beside, 0.6), (others, 0.8)):
+            close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+            if close and self.known(names[close[0]]):
+                return [names[close[0]]]
+        return difflib.get_close_matches(path, everything, n=1, cutoff=0.75)
 
 
 _tables: dict[tuple[str, str, type[ActionSpec]], KeyTable] = {}

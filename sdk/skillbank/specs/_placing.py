@@ -8,7 +8,7 @@ from typing import Any
 
 from skillbank.errors import ConflictError, InvalidValueError, SkillBankError
 from skillbank.specs._keys import KeyTable, Leaf, put
-from skillbank.specs._values import NOT_SET, has_reference, is_placeholder, plain, shown, text_of
+from skillbank.specs._values import NOT_SET, is_placeholder, plain, shown, text_of
 
 __all__ = ["Placed", "merged", "place"]
 
@@ -118,16 +118,10 @@ def _set(placed: Placed, leaf: Leaf, key: str, path: str, given: Any) -> None:
         )
         return
     if is_placeholder(value):
-        placed.problems.append(
-            InvalidValueError(
-                f"{placed.where(path)}: {value.strip()!r} is a blank to fill in, not a value",
-                hint=f"write the real value: {path}=...",
-                key=key,
-                value=value,
-            )
-        )
+        what = f"{placed.where(path)}: {shown(path, value)} is a blank to fill in, not a value"
+        placed.problems.append(InvalidValueError(what, hint=f"write the real value: {path}=...", key=key))
         return
-    if not has_reference(value) and key == leaf.key:
+    if not leaf.has_reference(value) and key == leaf.key:
         if placed.typed_text and leaf.is_text and isinstance(value, bool | int | float):
             value = text_of(value)
         settled = leaf.settled(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 from skillbank.errors import InvalidValueError, MissingValueError, SpecError, UnknownKeyError
 from skillbank.specs._keys import KeyTable, get
 from skillbank.specs._nodes import described, field_nodes
-from skillbank.specs._values import is_secret, scalar_from_text, shown
+from skillbank.specs._values import is_secret, shown
+from skillbank.specs._yaml import scalar_from_text
 
 __all__ = ["from_validation", "missing_value", "not_a_map", "unknown_key", "wrong_value"]
 
@@ -33,7 +35,7 @@ def unknown_key(table: KeyTable, path: str, value: Any, origin: str = "") -> Spe
             )
             return UnknownKeyError(
                 f"{where}: unknown key of {table.title}; {parent} is {kind}",
-                hint=f"-o {parent}={shown(parent, get(table.defaults, parent))}",
+                hint=f"-o {parent}={_as_argument(parent, get(table.defaults, parent))}",
                 key=path,
                 allowed=[parent],
             )
@@ -41,7 +43,7 @@ def unknown_key(table: KeyTable, path: str, value: Any, origin: str = "") -> Spe
     if not near:
         return UnknownKeyError(
             f"{where}: unknown key of {table.title}; {_beside(table, path)}",
-            hint=f"tao {table.network.name} get-job-schema --action {table.action}",
+            hint=_schema_hint(table),
             key=path,
         )
     if near[0].rpartition(".")[2] == path.rpartition(".")[2]:
@@ -73,7 +75,9 @@ def not_a_map(path: str, value: Any, origin: str = "") -> SpecError:
     )
 
 
-def wrong_value(table: KeyTable, key: str, value: Any, *, origin: str = "", item: str = "") -> SpecError:
+def wrong_value(
+    table: KeyTable, key: str, value: Any, *, origin: str = "", inside: Sequence[int | str] = ()
+) -> SpecError:
     """The error for a value of the wrong type, outside its bounds, or not among the options.
 
     Args:
@@ -81,23 +85,43 @@ def wrong_value(table: KeyTable, key: str, value: Any, *, origin: str = "", item
         key: leaf or section.
         value: what stands there.
         origin: file name or the like.
-        item: place inside the value, such as ``[2]``.
+        inside: place of `value` inside the list or map at `key`: indices and names.
     """
     if key in table.sections:
         return not_a_map(key, value, origin)
-    node: Mapping[str, Any] = field_nodes(table.cls)[key]
-    if item and "items" in node and item.count("[") == 1 and "." not in item:
-        node = node["items"]
-    where = f"{key}{item}"
+    node = _node_inside(field_nodes(table.cls)[key], inside)
+    where = _where(key, inside, origin)
     return InvalidValueError(
-        f"{where} ({origin}): {shown(key, value)} is not allowed; use {described(node)}"
-        if origin
-        else f"{where}: {shown(key, value)} is not allowed; use {described(node)}",
-        hint=_hint(table, key, value, node),
+        f"{where}: {shown(key, value)} is not allowed; use {described(node)}",
+        hint=_schema_hint(table) if inside else _hint(table, key, value, node),
         key=key,
         allowed=node.get("enum"),
         **({} if is_secret(key) else {"value": value}),
     )
+
+
+def _where(key: str, inside: Sequence[int | str], origin: str) -> str:
+    item = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
+    return f"{key}{item} ({origin})" if origin else f"{key}{item}"
+
+
+def _node_inside(node: Mapping[str, Any], inside: Sequence[int | str]) -> Mapping[str, Any]:
+    """The node of an item; where the way is not clear, the last one that is."""
+    for part in inside:
+        extra = node.get("additionalProperties")
+        if isinstance(part, int) and "items" in node:
+            node = node["items"]
+        elif isinstance(part, str) and part in node.get("properties", {}):
+            node = node["properties"][part]
+        elif isinstance(part, str) and isinstance(extra, Mapping):
+            node = extra
+        else:
+            break
+    return node
+
+
+def _schema_hint(table: KeyTable) -> str:
+    return f"tao {table.network.name} get-job-schema --action {table.action}"
 
 
 def _hint(table: KeyTable, key: str, value: Any, node: Mapping[str, Any]) -> str:
@@ -118,7 +142,11 @@ def _hint(table: KeyTable, key: str, value: Any, node: Mapping[str, Any]) -> str
     if "array" in kinds and not isinstance(value, list):
         inside = value if isinstance(value, str) else shown(key, value)
         return f"-o {key}='[{inside}]'"
-    return f"-o {key}={shown(key, get(table.defaults, key))} (the default)"
+    return f"-o {key}={_as_argument(key, get(table.defaults, key))} (the default)"
+
+
+def _as_argument(key: str, value: Any) -> str:
+    return shlex.quote(value if isinstance(value, str) else shown(key, value))
 
 
 def missing_value(table: KeyTable, key: str) -> SpecError:
@@ -164,12 +192,13 @@ def _one(
     rest, value, kind = faults[0]
     if len(faults) > 1 or not rest or key in table.sections:
         return wrong_value(table, key, get(tree, key), origin=origin)
-    item = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
-    where = f"{key}{item} ({origin})" if origin else f"{key}{item}"
+    where = _where(key, rest, origin)
     if kind == "extra_forbidden":
-        return UnknownKeyError(f"{where}: unknown key", hint=f"see the items of {key} in the schema", key=key)
+        names = list(_node_inside(field_nodes(table.cls)[key], rest[:-1]).get("properties", {}))
+        close = difflib.get_close_matches(str(rest[-1]), names, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"allowed are {', '.join(names)}"
+        what = f"{where}: unknown key; {advice}"
+        return UnknownKeyError(what, hint=_schema_hint(table), key=key, allowed=names)
     if kind == "missing":
-        return MissingValueError(
-            f"{where}: needs a value", hint=f"see the items of {key} in the schema", key=key
-        )
-    return wrong_value(table, key, value, origin=origin, item=item)
+        return MissingValueError(f"{where}: needs a value", hint=_schema_hint(table), key=key)
+    return wrong_value(table, key, value, origin=origin, inside=rest)

@@ -65,7 +65,10 @@ class References:
             try:
                 found = self._derived(key) if key in self.derived else None
                 if found is None:
-                    found = self._resolved(get(self.tree, key), key)
+                    found = get(self.tree, key)
+                    found = (
+                        self._resolved(found, key) if self.table.leaves[key].has_reference(found) else found
+                    )
                 self.done[key] = self.table.leaves[key].settled(found)
             finally:
                 self.way.pop()

@@ -38,6 +38,7 @@ _MAX_DIGITS = 400
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = frozenset({f"{_TAG}{name}" for name in ("int", "float", "bool", "null")})
 _TEXT_TAGS = frozenset({f"{_TAG}str", "!"})
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
@@ -122,12 +123,14 @@ def _position(text: str, offset: int) -> tuple[int, int]:
 
 def _broken(err: yaml.YAMLError, text: str, name: str) -> SpecError:
     hint = ""
-    if isinstance(err, yaml.reader.ReaderError):
-        line, column = _position(text, int(err.position))
-        what = f"character #x{ord(text[err.position]):02x} is not allowed in a spec"
+    odd = _UNPRINTABLE.search(text)
+    mark = (err.problem_mark or err.context_mark) if isinstance(err, yaml.MarkedYAMLError) else None
+    if isinstance(err, yaml.reader.ReaderError) and odd:
+        # The place in the error counts bytes or characters, by the reader that is installed.
+        line, column = _position(text, odd.start())
+        what = f"character #x{ord(odd.group()):02x} is not allowed in a spec"
         hint = "is this a text file? write the spec as YAML or JSON"
-    elif isinstance(err, yaml.MarkedYAMLError) and (err.problem_mark or err.context_mark):
-        mark = err.problem_mark or err.context_mark
+    elif isinstance(err, yaml.MarkedYAMLError) and mark is not None:
         line, column = mark.line + 1, mark.column + 1
         what = ", ".join(part for part in (err.context, err.problem) if part)
         lines = text.split("\n")

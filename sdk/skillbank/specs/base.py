@@ -147,7 +147,7 @@ def setting(
 
 def section(model: type[StrictModel], description: str) -> Any:
     """A nested section that is always there; other defaults in one place are a subclass of the section."""
-    info = Field(default_factory=model, description=description)
+    info: Any = Field(default_factory=model, description=description)
     info.metadata.append(FieldNote(automl=False))
     return info
 

@@ -18,7 +18,7 @@ from skillbank.specs._placing import Placed, merged, place
 from skillbank.specs._problems import from_validation, missing_value, unknown_key, wrong_value
 from skillbank.specs._references import References, UnsetError, unset_error
 from skillbank.specs._sources import parse_overrides, read_spec
-from skillbank.specs._values import has_reference, shown
+from skillbank.specs._values import shown
 from skillbank.specs._yaml import load_yaml
 from skillbank.specs.base import ActionSpec, Rule
 
@@ -113,7 +113,9 @@ def default_spec(network: str, action: str) -> dict[str, Any]:
     tree = merged({}, _deep_copied(table.defaults))
     for key in table.mandatory:
         parent, _, name = key.rpartition(".")
-        (get(tree, parent) if parent else tree).pop(name)
+        holder = get(tree, parent) if parent else tree
+        if holder is not None:
+            del holder[name]
     return tree
 
 
@@ -179,6 +181,7 @@ class _Build:
         placed = place(self.table, layer.values, origin=named, typed_text=layer.kind == "override")
         self.notes += placed.notes
         self.problems += placed.problems
+        self.bad.update(problem.key for problem in placed.problems if problem.key)
         self.problems += [
             unknown_key(self.table, path, value, named) for path, value in placed.unknown.items()
         ]
@@ -216,8 +219,8 @@ class _Build:
         }
         references = References(self.table, self.tree, self.foreign, derived)
         found: dict[str, Any] = {}
-        for key in self.table.leaves:
-            if key not in derived and not has_reference(get(self.tree, key)):
+        for key, leaf in self.table.leaves.items():
+            if key not in derived and not leaf.has_reference(get(self.tree, key)):
                 continue
             try:
                 found[key] = references.value(key)

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 
@@ -260,8 +261,8 @@ class _Unpacking:
         self.needed = self.written + member.size
         if member.size > 1 << 30:
             require_room(self.root, min(member.size, self.limits.max_bytes))
-        with (self.root / name).open("xb") as file:
-            for chunk in self._within_limits(member.chunks()):
+        with closing(member.chunks()) as chunks, (self.root / name).open("xb") as file:
+            for chunk in self._within_limits(chunks):
                 file.write(chunk)
                 self.files[name] += len(chunk)
 

@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ _CHUNK = 1 << 20
 _BLOCK = 512
 # A header of a tar file is read in one go; no real one comes near this.
 _LONGEST_READ = 16 << 20
+_LONGEST_TAIL = 64 << 20
 _DAMAGE = (
     EOFError,
     NotImplementedError,
@@ -51,7 +52,11 @@ class Member:
     kind: Literal["file", "folder", "symlink", "hardlink", "other"]
     size: int = 0
     target: str = ""
-    chunks: Callable[[], Iterator[bytes]] = lambda: iter(())
+    chunks: Callable[[], Generator[bytes]] = lambda: _nothing()
+
+
+def _nothing() -> Generator[bytes]:
+    yield from ()
 
 
 def is_archive(name: str) -> bool:
@@ -143,9 +148,14 @@ def _tar_members(tar: tarfile.TarFile, path: Path) -> Iterator[Member]:
     stream.seek(tar.offset)
     if stream.read(_BLOCK) != bytes(_BLOCK):
         raise damaged(path, "it has no end mark")
+    # The check sum of a compressed stream comes last.
+    for _ in range(_LONGEST_TAIL // _CHUNK):
+        if not stream.read(_CHUNK):
+            return
+    raise damaged(path, f"more than {_LONGEST_TAIL} bytes follow its end mark")
 
 
-def _tar_chunks(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> Iterator[bytes]:
+def _tar_chunks(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> Generator[bytes]:
     file = tar.extractfile(info)
     seen = 0
     while file is not None and (chunk := file.read(_CHUNK)):
@@ -181,7 +191,7 @@ def _zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
             yield Member(name, "other")
 
 
-def _zip_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+def _zip_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Generator[bytes]:
     with archive.open(info) as file:
         while chunk := file.read(_CHUNK):
             yield chunk

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds a TensorRT engine from the exported 2D model; the documented stand-alone form of the action gen_trt_engine."""
+"""Builds a TensorRT engine from the exported 2D model: the stand-alone form of the action gen_trt_engine."""
 
 import sys
 

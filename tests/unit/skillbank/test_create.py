@@ -23,7 +23,8 @@ from skillbank.jobs.record import Datasets, Job, JobFolder
 from skillbank.jobs.states import State
 from skillbank.launch.debug import DebugLauncher
 
-DATA = Datasets(train=("s3://b/train",), eval="s3://b/eval", format="coco_panoptic")
+DATA = Datasets(train=("s3://bucket/train",), eval="s3://bucket/eval", format="coco_panoptic")
+LOCAL = Datasets(train=("/no/such/train",), eval="/no/such/eval")
 SECRET = "nvidia_tlt_secret"
 
 
@@ -48,12 +49,14 @@ def test_a_job_is_recorded_and_handed_to_the_launcher(bench: Bench) -> None:
     launcher = Recorder(gpus=2)
 
     job = create(
-        bench, launcher=launcher, name="first", description="d", tags=["a"], workspace_id="w", experiment_id="e",
-        overrides=["train.num_gpus=2"], env={"OMP_NUM_THREADS": "1"}, base_experiment_id="mask2former-scratch",
+        bench, launcher=launcher, name="first", description="d", tags=["a"], workspace_id="w",
+        experiment_id="e", overrides=["train.num_gpus=2"], env={"OMP_NUM_THREADS": "1"},
+        base_experiment_id="mask2former-scratch",
     )  # fmt: skip
 
     stored = bench.store.get(job.id)
-    assert (stored.state, stored.name, stored.tags, stored.workspace_id) == (State.PENDING, "first", ("a",), "w")
+    assert (stored.state, stored.name, stored.tags) == (State.PENDING, "first", ("a",))
+    assert (stored.workspace_id, stored.experiment_id) == ("w", "e")
     assert (stored.base_experiment_id, stored.launcher) == ("mask2former-scratch", "local")
     bundle = launcher.bundles[0]
     assert (bundle.job_id, bundle.folder, bundle.gpus, bundle.gpu_ids) == (job.id, job.folder, 2, (0, 1))
@@ -78,7 +81,9 @@ def test_spec_and_origins_are_there_before_the_launch(bench: Bench) -> None:
     assert origins["dataset.train.img_dir"]["kind"] == "dataset"
 
 
-def test_the_encryption_key_is_nowhere_but_in_its_file(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_encryption_key_is_nowhere_but_in_its_file(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     launcher = Recorder()
 
@@ -100,7 +105,7 @@ def test_the_spec_is_checked_before_the_runtime(bench: Bench, monkeypatch: pytes
     monkeypatch.delenv("SKILLBANK_NETWORKS")
 
     with pytest.raises(MissingValueError):
-        create(bench, datasets=Datasets(train=("s3://b/t",)))
+        create(bench, datasets=Datasets(train=("s3://bucket/t",)))
     with pytest.raises(RuntimeMissingError) as caught:
         create(bench)
 
@@ -112,7 +117,9 @@ def test_a_network_without_implementation_says_what_works(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     join_network(monkeypatch, tmp_path, "mask2former", impl="no_such_package.mask2former")
-    monkeypatch.setattr("skillbank.runtime.is_installed", lambda module: module != "no_such_package.mask2former")
+    monkeypatch.setattr(
+        "skillbank.runtime.is_installed", lambda module: module != "no_such_package.mask2former"
+    )
 
     with pytest.raises(RuntimeMissingError) as caught:
         create(bench)
@@ -123,7 +130,9 @@ def test_a_network_without_implementation_says_what_works(
     assert "--dry-run" in caught.value.hint
 
 
-@pytest.mark.parametrize(("missing", "extra"), [("torch", "skillbank[runtime]"), ("optuna", "skillbank[automl]")])
+@pytest.mark.parametrize(
+    ("missing", "extra"), [("torch", "skillbank[runtime]"), ("optuna", "skillbank[automl]")]
+)
 def test_what_is_not_installed_comes_with_its_command(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, extra: str
 ) -> None:
@@ -142,7 +151,9 @@ def test_what_is_not_installed_comes_with_its_command(
     assert bench.store.list() == []
 
 
-def test_a_dry_run_needs_no_runtime_and_records_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_needs_no_runtime_and_records_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("skillbank.runtime.is_installed", lambda module: False)
     launcher = Recorder()
 
@@ -183,7 +194,7 @@ def test_notes_are_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> Non
 
 def test_a_job_waits_for_its_parent_and_is_settled_then(bench: Bench) -> None:
     parent = bench.job("mask2former", "train", {"model": {"mode": "instance"}}, state="running")
-    child = create(bench, "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://b/e"))
+    child = create(bench, "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="/no/such/data"))
 
     draft = yaml.safe_load(JobFolder(child.folder).spec.read_text())
     origins = json.loads(JobFolder(child.folder).origins.read_text())
@@ -208,7 +219,7 @@ def test_a_job_waits_for_its_parent_and_is_settled_then(bench: Bench) -> None:
 
 def test_a_parent_that_fails_meanwhile_fails_the_job(bench: Bench) -> None:
     parent = bench.job("mask2former", "train", state="running")
-    child = create(bench, "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://b/e"))
+    child = create(bench, "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="/no/such/data"))
     bench.store.transition(parent.id, State.ERROR, "out of memory")
 
     with pytest.raises(JobFailedError, match="out of memory"):
@@ -217,7 +228,7 @@ def test_a_parent_that_fails_meanwhile_fails_the_job(bench: Bench) -> None:
 
 def test_a_parent_that_ends_without_checkpoint_fails_the_job(bench: Bench) -> None:
     parent = bench.job("mask2former", "train", state="running")
-    child = create(bench, "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://b/e"))
+    child = create(bench, "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="/no/such/data"))
     bench.store.transition(parent.id, State.DONE)
 
     with pytest.raises(NotFoundError, match=parent.id):
@@ -227,10 +238,14 @@ def test_a_parent_that_ends_without_checkpoint_fails_the_job(bench: Bench) -> No
 def test_a_chain_of_waiting_jobs(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stage 1, stage 2 and evaluation pasted one after the other, as document 000 does."""
     join_network(monkeypatch, tmp_path, "nvpanoptix3d")
-    rooms = Datasets(train=("s3://b/rooms",), eval="s3://b/rooms")
+    rooms = Datasets(train=("/no/such/rooms",), eval="/no/such/rooms")
     first = create(bench, network="nvpanoptix3d", datasets=rooms, specs={"dataset": {"enable_3d": False}})
     second = create(
-        bench, network="nvpanoptix3d", datasets=rooms, specs={"dataset": {"enable_3d": True}}, parent_job_id=first.id
+        bench,
+        network="nvpanoptix3d",
+        datasets=rooms,
+        specs={"dataset": {"enable_3d": True}},
+        parent_job_id=first.id,
     )
     measured = create(bench, "evaluate", "nvpanoptix3d", datasets=rooms, parent_job_id=second.id)
 
@@ -244,7 +259,9 @@ def test_a_chain_of_waiting_jobs(bench: Bench, tmp_path: Path, monkeypatch: pyte
         assert spec["dataset"]["enable_3d"] == (stage == 2)
     resolved = finalize(bench.store, measured).nested()
 
-    assert yaml.safe_load(JobFolder(second.folder).spec.read_text())["train"]["checkpoint_2d"] == checkpoints[0]
+    assert (
+        yaml.safe_load(JobFolder(second.folder).spec.read_text())["train"]["checkpoint_2d"] == checkpoints[0]
+    )
     assert resolved["evaluate"]["checkpoint"] == checkpoints[1]
     assert resolved["dataset"]["enable_3d"] is True
 
@@ -282,7 +299,9 @@ def test_optional_data_that_is_not_there_is_left_empty(bench: Bench, tmp_path: P
 
 
 def test_devices_are_those_given_at_the_start(bench: Bench) -> None:
-    job = create(bench, launcher=Recorder(gpus=4), specs={"train": {"num_gpus": 1, "gpu_ids": [1, 2]}})
+    job = create(
+        bench, launcher=Recorder(gpus=4), datasets=LOCAL, specs={"train": {"num_gpus": 1, "gpu_ids": [1, 2]}}
+    )
 
     train = finalize(bench.store, job).nested()["train"]
 
@@ -297,10 +316,16 @@ def test_the_debug_launcher_runs_the_job_here(bench: Bench) -> None:
         ran.append(finalize(bench.store, job).nested()["results_dir"])
         return 0
 
-    job = create(bench, launcher=DebugLauncher(run, bench.store))
+    job = create(bench, launcher=DebugLauncher(run, bench.store), datasets=LOCAL)
 
     assert ran == [job.results_dir]
     assert job.launcher == "debug"
+
+
+def test_a_trial_knows_its_search(bench: Bench) -> None:
+    job = create(bench, trial_of="mask2former-train-abc123")
+
+    assert bench.store.get(job.id).request.policy["trial_of"] == "mask2former-train-abc123"
 
 
 def test_public_names_load_on_first_use() -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,10 @@ from skillbank.errors import (
 )
 from skillbank.explain import explain_spec
 from skillbank.jobs.record import Datasets, Job
-from skillbank.plan import Plan, plan_job
+from skillbank.plan import Plan, plan_job, run_in_process
 
-DATA = Datasets(train=("s3://b/train",), eval="s3://b/eval", format="coco_panoptic")
-ROOMS = Datasets(train=("s3://b/rooms",), eval="s3://b/rooms")
+DATA = Datasets(train=("s3://bucket/train",), eval="s3://bucket/eval", format="coco_panoptic")
+ROOMS = Datasets(train=("s3://bucket/rooms",), eval="s3://bucket/rooms")
 
 
 @pytest.fixture
@@ -56,7 +58,9 @@ def origin(found: Plan, key: str) -> tuple[str, str]:
     return row.origin, row.detail
 
 
-def trained(bench: Bench, network: str = "mask2former", specs: dict[str, Any] | None = None, **options: Any) -> Job:
+def trained(
+    bench: Bench, network: str = "mask2former", specs: dict[str, Any] | None = None, **options: Any
+) -> Job:
     job = bench.job(network, "train", specs, **options)
     bench.checkpoint(job, "train/model_epoch_004.pth", epoch=4)
     return job
@@ -79,7 +83,7 @@ def test_values_come_from_where_they_should(bench: Bench) -> None:
     assert origin(found, "results_dir")[0] == "output"
     assert origin(found, "train.optim.lr")[0] == "default"
     # a dataset named on the command line beats the file, and the file's loss is told
-    assert value(found, "dataset.label_map") == "s3://b/train/label_map_panoptic.json"
+    assert value(found, "dataset.label_map") == "s3://bucket/train/label_map_panoptic.json"
     assert any("dataset.label_map" in note and "mine.json" in note for note in found.notes)
     assert value(found, "train.pretrained_model_path").startswith("https://")
 
@@ -96,7 +100,7 @@ def test_every_value_is_explained_once(bench: Bench) -> None:
 
 def test_all_problems_come_at_once(bench: Bench) -> None:
     error = refused(
-        bench, "mask2former", "train", datasets=Datasets(train=("s3://b/t",)),
+        bench, "mask2former", "train", datasets=Datasets(train=("s3://bucket/t",)),
         specs={"train": {"num_epochs": "many", "checkpoint_intervall": 2}},
     )  # fmt: skip
 
@@ -124,7 +128,7 @@ def test_without_datasets_the_spec_is_the_source(bench: Bench) -> None:
 def test_with_a_dataset_every_mandatory_key_is_demanded(bench: Bench) -> None:
     specs = {"dataset": {"train": {"json_path": "/d/train.json", "base_dir": "/d"}}}
 
-    error = refused(bench, "nvpanoptix3d", "train", specs=specs, datasets=Datasets(eval="s3://b/rooms"))
+    error = refused(bench, "nvpanoptix3d", "train", specs=specs, datasets=Datasets(eval="s3://bucket/rooms"))
 
     assert keys_of(error) == {"dataset.frustum_mask_path", "dataset.label_map"}
     assert "--train-dataset-uri" in error.message
@@ -154,10 +158,14 @@ def test_a_format_told_by_the_spec_sets_what_follows(bench: Bench) -> None:
 
 
 def test_a_format_on_the_command_line_beats_the_spec(bench: Bench) -> None:
-    datasets = Datasets(train=("s3://b/rooms",), eval="s3://b/rooms", format="matterport")
+    datasets = Datasets(train=("s3://bucket/rooms",), eval="s3://bucket/rooms", format="matterport")
 
     found = plan(
-        bench, "nvpanoptix3d", "train", datasets=datasets, specs={"dataset": {"name": "front3d", "downsample_factor": 1}}
+        bench,
+        "nvpanoptix3d",
+        "train",
+        datasets=datasets,
+        specs={"dataset": {"name": "front3d", "downsample_factor": 1}},
     )
 
     assert (value(found, "dataset.name"), value(found, "dataset.downsample_factor")) == ("matterport", 2)
@@ -165,7 +173,15 @@ def test_a_format_on_the_command_line_beats_the_spec(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["parent_job_id", "base_experiment_id", "workspace_id", "experiment_id", "encryption_key", "idempotency_key", "name"],
+    [
+        "parent_job_id",
+        "base_experiment_id",
+        "workspace_id",
+        "experiment_id",
+        "encryption_key",
+        "idempotency_key",
+        "name",
+    ],
 )
 def test_an_empty_variable_is_a_usage_error(bench: Bench, option: str) -> None:
     error = refused(bench, "mask2former", "train", datasets=DATA, **{option: " "})
@@ -194,6 +210,39 @@ def test_wrong_options(bench: Bench, options: dict[str, Any], kind: type[SkillBa
     assert isinstance(error, kind)
     assert word in error.message
     assert error.hint or error.problems
+
+
+def test_datasets_that_are_no_places_are_all_named(bench: Bench) -> None:
+    error = refused(
+        bench, "mask2former", "train", datasets=Datasets(train=("ngc://org/data",), eval="s3:///no/bucket")
+    )
+
+    assert isinstance(error, InvalidValueError)
+    assert "--train-dataset-uri" in error.message
+    assert "--eval-dataset-uri" in error.message
+
+
+def test_a_parent_without_checkpoint_is_told_once(bench: Bench) -> None:
+    parent = bench.job("mask2former", "train")
+
+    error = refused(bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="/e"))
+
+    assert isinstance(error, NotFoundError)
+    assert error.exit_code == 4
+    assert error.problems == ()
+    assert parent.id in error.message
+
+
+def test_problems_of_several_kinds_are_a_fault_of_the_spec(bench: Bench) -> None:
+    parent = bench.job("mask2former", "train")
+
+    error = refused(
+        bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(train=("/t",)),
+        overrides=["model.mode=dreamy"],
+    )  # fmt: skip
+
+    assert error.exit_code == 3
+    assert {"parent_job_id", "model.mode", "dataset.val.img_dir"} <= keys_of(error)
 
 
 def test_unknown_network_and_action(bench: Bench) -> None:
@@ -245,17 +294,19 @@ def test_a_results_folder_on_the_command_line_always_counts(bench: Bench) -> Non
 
 
 def test_remote_results_are_written_locally_first(bench: Bench) -> None:
-    found = plan(bench, "mask2former", "train", datasets=DATA, overrides=["results_dir=s3://b/runs/1"])
+    found = plan(bench, "mask2former", "train", datasets=DATA, overrides=["results_dir=s3://bucket/runs/1"])
 
-    assert found.results_dir == "s3://b/runs/1"
+    assert found.results_dir == "s3://bucket/runs/1"
     assert value(found, "results_dir") == str(bench.store.folders / "JOB" / "results")
-    assert any("uploaded to s3://b/runs/1" in note for note in found.notes)
+    assert any("uploaded to s3://bucket/runs/1" in note for note in found.notes)
 
 
 def test_the_parent_gives_checkpoint_and_model(bench: Bench) -> None:
     parent = trained(bench, specs={"model": {"mask_former": {"num_object_queries": 50}, "mode": "instance"}})
 
-    found = plan(bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://b/e"))
+    found = plan(
+        bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://bucket/e")
+    )
 
     assert value(found, "evaluate.checkpoint").endswith("model_epoch_004.pth")
     assert value(found, "model.mask_former.num_object_queries") == 50
@@ -267,12 +318,14 @@ def test_the_parent_gives_checkpoint_and_model(bench: Bench) -> None:
 def test_the_model_of_the_parent_beats_defaults_in_the_file(bench: Bench) -> None:
     """A printed default spec names every key; that is no wish for another architecture."""
     parent = trained(bench, specs={"model": {"mask_former": {"num_object_queries": 50}}})
-    options: dict[str, Any] = {"parent_job_id": parent.id, "datasets": Datasets(eval="s3://b/e")}
+    options: dict[str, Any] = {"parent_job_id": parent.id, "datasets": Datasets(eval="s3://bucket/e")}
     printed = {"model": {"mask_former": {"num_object_queries": 100}}}
 
     found = plan(bench, "mask2former", "evaluate", specs=printed, **options)
     wished = plan(bench, "mask2former", "evaluate", specs={"model": {"mode": "semantic"}}, **options)
-    forced = plan(bench, "mask2former", "evaluate", overrides=["model.mask_former.num_object_queries=100"], **options)
+    forced = plan(
+        bench, "mask2former", "evaluate", overrides=["model.mask_former.num_object_queries=100"], **options
+    )
 
     assert value(found, "model.mask_former.num_object_queries") == 50
     assert any("num_object_queries" in note and "50" in note for note in found.notes)
@@ -284,13 +337,17 @@ def test_the_model_of_the_parent_beats_defaults_in_the_file(bench: Bench) -> Non
 def test_pretrained_backbones_do_not_follow_the_weights(bench: Bench) -> None:
     parent = trained(bench, specs={"model": {"backbone": {"pretrained_weights": "https://x/y.pth"}}})
 
-    found = plan(bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://b/e"))
+    found = plan(
+        bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://bucket/e")
+    )
 
     assert not value(found, "model.backbone.pretrained_weights")
 
 
 def test_data_of_the_model_follows_when_nothing_else_gives_it(bench: Bench) -> None:
-    parent = trained(bench, "sparse4d", {"model": {"head": {"instance_bank": {"anchor": "/a/anchor_init.npy"}}}})
+    parent = trained(
+        bench, "sparse4d", {"model": {"head": {"instance_bank": {"anchor": "/a/anchor_init.npy"}}}}
+    )
 
     found = plan(bench, "sparse4d", "export", parent_job_id=parent.id)
 
@@ -310,7 +367,12 @@ def test_a_parent_that_runs_defers_and_everything_else_is_checked(bench: Bench) 
     assert row.deferred
     assert row.origin == "parent"
     error = refused(
-        bench, "nvpanoptix3d", "train", parent_job_id=parent.id, datasets=ROOMS, overrides=["train.num_epochs=0"]
+        bench,
+        "nvpanoptix3d",
+        "train",
+        parent_job_id=parent.id,
+        datasets=ROOMS,
+        overrides=["train.num_epochs=0"],
     )
     assert error.key == "train.num_epochs"
 
@@ -319,7 +381,9 @@ def test_a_parent_that_runs_defers_and_everything_else_is_checked(bench: Bench) 
 def test_a_parent_that_failed_is_an_error_at_once(bench: Bench, state: str) -> None:
     parent = bench.job("mask2former", "train", state=state, message="no space left")
 
-    error = refused(bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://b/e"))
+    error = refused(
+        bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://bucket/e")
+    )
 
     assert isinstance(error, JobFailedError)
     assert error.exit_code == 6
@@ -330,7 +394,9 @@ def test_a_parent_that_failed_is_an_error_at_once(bench: Bench, state: str) -> N
 def test_a_parent_of_another_network_is_refused(bench: Bench) -> None:
     parent = trained(bench, "oneformer")
 
-    error = refused(bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://b/e"))
+    error = refused(
+        bench, "mask2former", "evaluate", parent_job_id=parent.id, datasets=Datasets(eval="s3://bucket/e")
+    )
 
     assert isinstance(error, ConflictError)
     assert "oneformer" in error.message
@@ -343,7 +409,12 @@ def test_the_stage_follows_the_parent(bench: Bench) -> None:
     after_first = plan(bench, "nvpanoptix3d", "train", parent_job_id=first.id, datasets=ROOMS)
     evaluated = plan(bench, "nvpanoptix3d", "evaluate", parent_job_id=second.id, datasets=ROOMS)
     again = plan(
-        bench, "nvpanoptix3d", "train", parent_job_id=first.id, datasets=ROOMS, specs={"dataset": {"enable_3d": False}}
+        bench,
+        "nvpanoptix3d",
+        "train",
+        parent_job_id=first.id,
+        datasets=ROOMS,
+        specs={"dataset": {"enable_3d": False}},
     )
 
     assert value(after_first, "dataset.enable_3d") is True
@@ -360,7 +431,7 @@ def test_a_train_spec_serves_other_actions(bench: Bench) -> None:
     found = plan(bench, "mask2former", "evaluate", specs=json.dumps(printed), parent_job_id=parent.id)
 
     assert value(found, "evaluate.checkpoint").endswith("model_epoch_004.pth")
-    assert value(found, "dataset.val.panoptic_json") == "s3://b/eval/annotations_panoptic.json"
+    assert value(found, "dataset.val.panoptic_json") == "s3://bucket/eval/annotations_panoptic.json"
 
 
 def test_gpus_that_disagree_are_reconciled(bench: Bench) -> None:
@@ -393,7 +464,7 @@ def test_without_a_gpu_one_gpu_means_the_processor(bench: Bench) -> None:
 
 
 def test_a_default_of_many_gpus_is_lowered(bench: Bench) -> None:
-    datasets = Datasets(train=("s3://b/t",), eval="s3://b/e")
+    datasets = Datasets(train=("s3://bucket/t",), eval="s3://bucket/e")
     default = plan(bench, "oneformer", "train", datasets=datasets, launcher=Recorder(gpus=16))
 
     found = plan(bench, "oneformer", "train", datasets=datasets, launcher=Recorder(gpus=1))
@@ -427,7 +498,9 @@ def test_the_decision_is_part_of_the_request(
 ) -> None:
     join_network(monkeypatch, tmp_path, "mask2former", info={"automl_enabled": True})
 
-    off = plan(bench, "mask2former", "train", datasets=DATA, automl_policy=None, request_text="plain training")
+    off = plan(
+        bench, "mask2former", "train", datasets=DATA, automl_policy=None, request_text="plain training"
+    )
     no_files = plan(bench, "mask2former", "train", datasets=DATA, automl_policy=None)
     (tmp_path / "skill" / "schemas").mkdir()
     (tmp_path / "skill" / "schemas" / "train.schema.json").write_text("{}")
@@ -483,6 +556,27 @@ def test_the_worker_is_called_by_command_line(bench: Bench) -> None:
     argv = plan(bench, "mask2former", "train", datasets=DATA).bundle.argv
 
     assert argv[1:] == ("-m", "skillbank_runners.worker", str(bench.store.folders / "JOB"))
+
+
+def test_the_debug_launcher_runs_the_command_of_the_worker_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small_worker.py").write_text(
+        "import os, pathlib, sys\n"
+        "pathlib.Path(sys.argv[1], 'ran').write_text(f'{__name__} {os.getpid()}')\n"
+        "sys.exit(3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        "skillbank.plan.worker_command", lambda folder: ("python", "-m", "small_worker", str(folder))
+    )
+    before = list(sys.argv)
+
+    code = run_in_process(tmp_path)
+
+    assert code == 3
+    assert (tmp_path / "ran").read_text() == f"__main__ {os.getpid()}"
+    assert sys.argv == before
 
 
 def test_nothing_is_recorded(bench: Bench) -> None:

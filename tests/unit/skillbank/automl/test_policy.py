@@ -44,7 +44,9 @@ def test_the_notice_says_that_schemas_have_to_be_generated() -> None:
     assert LACKING[0] in notice
 
 
-@pytest.mark.parametrize(("enabled", "missing", "word"), [(False, GOOD, "not enabled"), (True, LACKING, LACKING[0])])
+@pytest.mark.parametrize(
+    ("enabled", "missing", "word"), [(False, GOOD, "not enabled"), (True, LACKING, LACKING[0])]
+)
 def test_on_is_refused_where_automl_cannot_run(enabled: bool, missing: list[str], word: str) -> None:
     with pytest.raises(UsageError) as caught:
         route("mask2former", "on", enabled=enabled, missing=missing)
@@ -63,7 +65,9 @@ def test_only_train_goes_through_automl(action: str, policy: str | None) -> None
     assert action in decision.reason
 
 
-def test_the_model_flag_and_the_packaged_files_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_flag_and_the_packaged_files_decide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     join_network(monkeypatch, tmp_path, "mask2former", info={"automl_enabled": True})
 
     assert decide("mask2former", "train", policy=None, text=None).route == "direct"

@@ -303,9 +303,12 @@ from skillbank.jobs.store import JobStore
 store = JobStore(Path(sys.argv[1]))
 request = Request(network="mask2former", action="train")
 store.create(request)
+of_parent = store._database._connection()
 child = os.fork()
 store.create(request)
 if child == 0:
+    assert store._database._connection() is not of_parent
+    of_parent.execute("SELECT 1")
     store.close()
     os._exit(len(store.list()) < 2)
 assert os.waitpid(child, 0)[1] == 0

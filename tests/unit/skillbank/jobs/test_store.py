@@ -3,8 +3,10 @@ import stat
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from skillbank.bank import bank_root
 from skillbank.errors import (
     ConflictError,
     InvalidTransitionError,
@@ -14,7 +16,7 @@ from skillbank.errors import (
     StorageError,
     UsageError,
 )
-from skillbank.jobs import files
+from skillbank.jobs import files, record_file
 from skillbank.jobs.record import Datasets, JobFolder, Request
 from skillbank.jobs.states import State
 from skillbank.jobs.store import JobStore
@@ -80,6 +82,18 @@ def test_history_is_kept_and_the_row_follows_it(store: JobStore, train: Request)
     record = json.loads(JobFolder(job.folder).record.read_text())
     assert [entry["state"] for entry in record["transitions"]] == ["pending", "running", "error"]
     assert record["error"] == error
+
+
+def test_the_record_has_the_documented_form(store: JobStore, train: Request) -> None:
+    schema = json.loads((bank_root() / "schemas" / "job_record.schema.json").read_text())
+    check = jsonschema.Draft202012Validator(schema)
+    job = store.create(train, encryption_key="nvidia_tlt", tags=["x"])
+    store.set_backend(job.id, {"worker": {"pid": 1}})
+    store.transition(job.id, "running")
+    store.transition(job.id, "error", "boom", error={"code": "x", "message": "boom"})
+    record = json.loads(JobFolder(job.folder).record.read_text())
+    assert list(check.iter_errors(record)) == []
+    assert list(check.iter_errors({**record, "state": "odd"})) != []
 
 
 @pytest.mark.parametrize("end", ["done", "error", "canceled"])
@@ -285,6 +299,20 @@ def test_a_full_disk_while_creating_leaves_no_job(
     ) as caught:
         store.create(train)
     assert caught.value.hint.startswith("df -h")
+    monkeypatch.undo()
+    assert store.list() == []
+    assert list(store.folders.iterdir()) == []
+
+
+def test_an_interrupt_while_creating_leaves_no_job(
+    store: JobStore, train: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(record_file, "write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.create(train)
     monkeypatch.undo()
     assert store.list() == []
     assert list(store.folders.iterdir()) == []

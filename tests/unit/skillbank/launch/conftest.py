@@ -5,13 +5,16 @@ import pytest
 
 from skillbank.jobs.record import Job, Request
 from skillbank.jobs.store import JobStore
+from skillbank.launch import logs
 from skillbank.launch.base import Bundle
 
 MakeBundle = Callable[..., Bundle]
 
 
 @pytest.fixture(autouse=True)
-def no_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of the user, and short pauses between two looks at a log."""
+    monkeypatch.setattr(logs, "_POLL_S", 0.01)
     monkeypatch.setenv("SKILLBANK_MOUNTS_FILE", str(tmp_path / "no-mounts.json"))
 
 

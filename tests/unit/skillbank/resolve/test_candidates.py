@@ -1,4 +1,3 @@
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +104,7 @@ def test_a_link_to_a_file_elsewhere_counts(bench: Bench, tmp_path: Path) -> None
     outside = tmp_path / "model_epoch_004.pth"
     outside.write_text("x")
     job = bench.job("mask2former", "train", files={"train/status.json": "{}"})
-    os.symlink(outside, Path(job.results_dir) / "train" / "mask2former_model_latest.pth")
+    (Path(job.results_dir) / "train" / "mask2former_model_latest.pth").symlink_to(outside)
 
     found, _ = candidates(bench.store, job, [".pth"], any_name=False)
 

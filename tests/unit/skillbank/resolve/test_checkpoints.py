@@ -24,7 +24,9 @@ def trained(bench: Bench, *values: float | None, network: str = "mask2former", m
     job = bench.job(network, "train")
     for epoch, value in enumerate(values):
         metrics = {} if value is None else {metric: value}
-        bench.checkpoint(job, f"train/model_epoch_{epoch:03d}.pth", epoch=epoch, step=10 * epoch, metrics=metrics)
+        bench.checkpoint(
+            job, f"train/model_epoch_{epoch:03d}.pth", epoch=epoch, step=10 * epoch, metrics=metrics
+        )
     return job
 
 
@@ -162,7 +164,9 @@ def test_unknown_methods_name_the_allowed_ones(text: str) -> None:
 
 
 def test_the_consumer_decides_which_files_count(bench: Bench) -> None:
-    job = bench.job("mask2former", "export", files={"export/model.onnx": "x", "export/model_epoch_001.pth": "x"})
+    job = bench.job(
+        "mask2former", "export", files={"export/model.onnx": "x", "export/model_epoch_001.pth": "x"}
+    )
 
     assert choose(bench, job, accepts=[".onnx"]).path.endswith("model.onnx")
 
@@ -207,7 +211,9 @@ def test_a_search_stands_for_its_best_trial(bench: Bench, nested: bool) -> None:
 
 
 def test_a_search_without_winner_is_an_error(bench: Bench) -> None:
-    search = bench.job("mask2former", "train", policy={"route": "automl"}, files={"train/model_epoch_000.pth": "x"})
+    search = bench.job(
+        "mask2former", "train", policy={"route": "automl"}, files={"train/model_epoch_000.pth": "x"}
+    )
 
     with pytest.raises(NotFoundError, match="without a best trial"):
         choose(bench, search)

@@ -212,8 +212,12 @@ def test_the_format_comes_from_flag_spec_or_skill(
 
 
 def test_constants_yield_to_the_spec_and_named_formats_do_not() -> None:
-    told = resolve_data_sources("nvpanoptix3d", "train", Datasets(train=(T,), eval=E, format="matterport"), None)
-    guessed = resolve_data_sources("nvpanoptix3d", "train", Datasets(train=(T,), eval=E), {"dataset_format": "matterport"})
+    told = resolve_data_sources(
+        "nvpanoptix3d", "train", Datasets(train=(T,), eval=E, format="matterport"), None
+    )
+    guessed = resolve_data_sources(
+        "nvpanoptix3d", "train", Datasets(train=(T,), eval=E), {"dataset_format": "matterport"}
+    )
 
     assert told.implied == {"dataset.contiguous_id"}
     assert {"dataset.name", "dataset.downsample_factor", "dataset.iso_value"} < guessed.implied
@@ -242,7 +246,12 @@ def test_a_parent_that_converted_the_dataset_is_used(bench: Bench) -> None:
 
     for parent in (convert, train):
         found = resolve_data_sources(
-            "sparse4d", "train", Datasets(train=("/scenes",), eval="/scenes"), None, bench.store, parent=parent
+            "sparse4d",
+            "train",
+            Datasets(train=("/scenes",), eval="/scenes"),
+            None,
+            bench.store,
+            parent=parent,
         )
         assert found.missing == []
         assert found.values["dataset.data_root"] == "/scenes/train"
@@ -255,7 +264,9 @@ def test_a_parent_that_converted_the_dataset_is_used(bench: Bench) -> None:
 def test_the_split_of_the_conversion_is_used(bench: Bench) -> None:
     convert = bench.job("sparse4d", "dataset_convert", {"aicity": {"root": "/scenes", "split": "test"}})
 
-    found = resolve_data_sources("sparse4d", "train", Datasets(train=("/scenes",)), None, bench.store, parent=convert)
+    found = resolve_data_sources(
+        "sparse4d", "train", Datasets(train=("/scenes",)), None, bench.store, parent=convert
+    )
 
     assert found.values["dataset.data_root"] == "/scenes/test"
     assert found.values["dataset.train_dataset.ann_file"] == f"{convert.results_dir}/test"
@@ -275,7 +286,9 @@ def test_a_dataset_that_is_the_result_of_a_conversion_names_the_job(bench: Bench
 def test_files_of_a_conversion_that_still_runs_are_not_expected_yet(bench: Bench) -> None:
     convert = bench.job("sparse4d", "dataset_convert", {"aicity": {"root": "/scenes"}}, state="running")
 
-    found = resolve_data_sources("sparse4d", "train", Datasets(train=("/scenes",)), None, bench.store, parent=convert)
+    found = resolve_data_sources(
+        "sparse4d", "train", Datasets(train=("/scenes",)), None, bench.store, parent=convert
+    )
 
     assert {item.key for item in found.expected} == {"dataset.data_root"}
     assert found.values["dataset.train_dataset.ann_file"]
@@ -349,8 +362,12 @@ def test_settle_gives_up_optional_data_without_alternatives() -> None:
     assert settle(items, set[str]().__contains__) == {"k": None}
 
 
-def test_a_key_that_takes_several_datasets_gets_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rules = {"train": {"dataset.train.images": {"source": ["train_datasets"], "path": "images", "multiple": True}}}
+def test_a_key_that_takes_several_datasets_gets_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = {
+        "train": {"dataset.train.images": {"source": ["train_datasets"], "path": "images", "multiple": True}}
+    }
     join_network(monkeypatch, tmp_path, "oneformer", info={"data_sources": rules})
 
     assert build_spec_overrides("oneformer", "train", train=[T, I]) == {
@@ -367,6 +384,10 @@ def test_every_rule_names_keys_that_the_spec_has() -> None:
             for key, rule in rules.items():
                 seen += 1
                 assert key in keys, f"{network.name} {action}"
-                origins = [bool(rule.source or rule.convert_job), rule.value is not None, bool(rule.value_from_metadata)]
+                origins = [
+                    bool(rule.source or rule.convert_job),
+                    rule.value is not None,
+                    bool(rule.value_from_metadata),
+                ]
                 assert sum(origins) == 1, f"{network.name} {action} {key}"
     assert seen > 100

@@ -68,7 +68,9 @@ def test_an_index_that_is_not_there_is_refused() -> None:
         check_fit(Devices(gpus=1, ids=(3,)), {"nodes": 1, "gpus_per_node": 2}, KEYS)
 
 
-@pytest.mark.parametrize(("have", "expected"), [(0, (0, ())), (1, (1, (0,))), (2, (2, (0, 1))), (8, (8, tuple(range(8))))])
+@pytest.mark.parametrize(
+    ("have", "expected"), [(0, (0, ())), (1, (1, (0,))), (2, (2, (0, 1))), (8, (8, tuple(range(8))))]
+)
 def test_a_default_is_lowered_to_what_there_is(have: int, expected: tuple[int, tuple[int, ...]]) -> None:
     wanted = Devices(gpus=8, ids=tuple(range(8)))
 

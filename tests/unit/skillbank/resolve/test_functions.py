@@ -47,7 +47,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def apply(
-    bench: Bench, network: str, action: str, specs: dict[str, Any] | None = None, *, skip: tuple[str, ...] = (), **scope: Any
+    bench: Bench,
+    network: str,
+    action: str,
+    specs: dict[str, Any] | None = None,
+    *,
+    skip: tuple[str, ...] = (),
+    **scope: Any,
 ) -> Applied:
     found = find_network(network)
     spec = build_spec(network, action, [Layer("file", "spec", specs or {})], draft=True).nested()
@@ -58,7 +64,9 @@ def apply(
     return apply_functions(given, skip=skip)
 
 
-def trained(bench: Bench, network: str = "mask2former", specs: dict[str, Any] | None = None, **options: Any) -> Job:
+def trained(
+    bench: Bench, network: str = "mask2former", specs: dict[str, Any] | None = None, **options: Any
+) -> Job:
     job = bench.job(network, "train", specs, **options)
     bench.checkpoint(job, "train/model_epoch_004.pth", epoch=4)
     return job
@@ -77,7 +85,9 @@ def test_b06_rows_of_the_document(action: str, key: str, function: str) -> None:
 
 def test_b06_has_no_other_rows_for_the_documented_actions() -> None:
     params = load_skill_info(find_network("nvpanoptix3d")).spec_params
-    rows = {(action, key) for action in ("train", "evaluate", "inference", "export") for key in params[action]}
+    rows = {
+        (action, key) for action in ("train", "evaluate", "inference", "export") for key in params[action]
+    }
 
     assert len(rows) == len(ROWS_001) == 16
 
@@ -92,7 +102,13 @@ def test_all_skills_use_known_functions() -> None:
 
 def test_every_function_has_a_meaning_for_the_playbook() -> None:
     assert all(function.meaning for function in FUNCTIONS.values())
-    assert {"parent_model", "ptm", "resume_model", "create_onnx_file_2d", "assign_const_value"} < FUNCTIONS.keys()
+    assert {
+        "parent_model",
+        "ptm",
+        "resume_model",
+        "create_onnx_file_2d",
+        "assign_const_value",
+    } < FUNCTIONS.keys()
 
 
 @pytest.mark.parametrize(
@@ -379,7 +395,9 @@ def test_a_folder_instead_of_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_an_unknown_function_is_an_error_when_it_is_met(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
-    join_network(monkeypatch, tmp_path, "mask2former", info={"spec_params": {"train": {"train.seed": "guess"}}})
+    join_network(
+        monkeypatch, tmp_path, "mask2former", info={"spec_params": {"train": {"train.seed": "guess"}}}
+    )
 
     applied = apply(bench, "mask2former", "train")
 

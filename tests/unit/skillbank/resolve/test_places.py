@@ -35,10 +35,10 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_datasets() -> None:
-    given = Datasets(train=("a", "s3://b/c"), eval="d", format="coco")
+    given = Datasets(train=("a", "s3://bucket/c"), eval="d", format="coco")
 
     assert absolute_datasets(given, HERE) == Datasets(
-        train=("/work/here/a", "s3://b/c"), eval="/work/here/d", format="coco"
+        train=("/work/here/a", "s3://bucket/c"), eval="/work/here/d", format="coco"
     )
 
 
@@ -91,7 +91,16 @@ def test_maps_that_are_values_stay_whole() -> None:
 
 @pytest.mark.parametrize(
     ("value", "says_something"),
-    [(None, False), ("", False), ("???", False), ([], False), (0, True), (False, True), ("x", True), ([0], True)],
+    [
+        (None, False),
+        ("", False),
+        ("???", False),
+        ([], False),
+        (0, True),
+        (False, True),
+        ("x", True),
+        ([0], True),
+    ],
 )
 def test_is_set(value: object, says_something: bool) -> None:
     assert is_set(value) == says_something

@@ -40,7 +40,11 @@ def test_spelling_and_position(given: list[str], expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("given", "flag", "says"),
     [
-        (["--workspace-id", "--specs", "x"], "--workspace-id", "--specs follows; is the variable before it empty?"),
+        (
+            ["--workspace-id", "--specs", "x"],
+            "--workspace-id",
+            "--specs follows; is the variable before it empty?",
+        ),
         (["--workspace_id", "--wait"], "--workspace-id", "--wait follows"),
         (["--workspace-id", ""], "--workspace-id", "empty value; is the variable behind it empty?"),
         (["--workspace-id="], "--workspace-id", "empty value"),

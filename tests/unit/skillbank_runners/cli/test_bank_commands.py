@@ -35,7 +35,9 @@ def test_errors_are_listed_with_their_codes(cli: Callable) -> None:
     assert set(codes) == every
 
 
-def test_doctor_names_a_fix_behind_everything_that_is_missing(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_a_fix_behind_everything_that_is_missing(
+    cli: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "ACCESS_KEY", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.delenv(name, raising=False)
     checks = {row["check"]: row for row in cli("skillbank", "doctor").json()}
@@ -63,20 +65,29 @@ def test_skills(cli: Callable) -> None:
     assert "tao-setup" in names
     assert len(names) == len(list((ROOT / "skills").glob("*/SKILL.md")))
     assert cli("skillbank", "skills", "path", "tao-setup").out == f"{ROOT / 'skills/tao-setup'}\n"
-    assert cli("skillbank", "skills", "show", "tao-setup").out == (ROOT / "skills/tao-setup/SKILL.md").read_text()
+    assert (
+        cli("skillbank", "skills", "show", "tao-setup").out
+        == (ROOT / "skills/tao-setup/SKILL.md").read_text()
+    )
     unknown = cli("skillbank", "skills", "show", "tao-setp")
     assert unknown.code == 4
     assert "hint: skillbank skills show tao-setup" in unknown.err
 
 
-def test_skills_are_validated_and_faults_found(cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skills_are_validated_and_faults_found(
+    cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(ROOT / "skills" / "tao-setup", tmp_path / "skills" / "tao-setup")
     (tmp_path / "schemas").mkdir()
     monkeypatch.setattr("skillbank.bank.bank_root", lambda: tmp_path)
-    assert cli("skillbank", "skills", "validate").json() == [{"name": "tao-setup", "ok": True, "problems": []}]
+    assert cli("skillbank", "skills", "validate").json() == [
+        {"name": "tao-setup", "ok": True, "problems": []}
+    ]
     path = tmp_path / "skills" / "tao-setup" / "SKILL.md"
     text = path.read_text()
-    path.write_text(text.replace("name: tao-setup", "name: other\ntags: [a]", 1) + "\n[gone](references/gone.md)\n")
+    path.write_text(
+        text.replace("name: tao-setup", "name: other\ntags: [a]", 1) + "\n[gone](references/gone.md)\n"
+    )
     seen = cli("skillbank", "skills", "validate", "tao-setup")
     assert seen.code == 3
     (row,) = seen.json()
@@ -107,7 +118,16 @@ def test_generate_writes_and_checks_a_checkout(cli: Callable, tmp_path: Path) ->
 
 
 def test_overrides_and_what_is_missing(cli: Callable) -> None:
-    words = ("skillbank", "overrides", "nvpanoptix3d", "train", "--format", "front3d", "--train", "s3://b/train")
+    words = (
+        "skillbank",
+        "overrides",
+        "nvpanoptix3d",
+        "train",
+        "--format",
+        "front3d",
+        "--train",
+        "s3://b/train",
+    )
     refused = cli(*words)
     assert refused.code == 3
     assert "dataset.val.json_path" in refused.err
@@ -116,7 +136,17 @@ def test_overrides_and_what_is_missing(cli: Callable) -> None:
 
 
 def test_data_check_lists_all_that_is_missing(cli: Callable, tmp_path: Path) -> None:
-    words = ("skillbank", "data", "check", "mask2former", "train", "--format", "coco", "--train", str(tmp_path))
+    words = (
+        "skillbank",
+        "data",
+        "check",
+        "mask2former",
+        "train",
+        "--format",
+        "coco",
+        "--train",
+        str(tmp_path),
+    )
     missing = cli(*words, "--eval", str(tmp_path))
     assert missing.code == 3
     assert "annotations.json" in missing.err
@@ -136,7 +166,9 @@ def test_fetch_and_upload(cli: Callable, tmp_path: Path) -> None:
     (source / "deep").mkdir(parents=True)
     (source / "a.json").write_text("{}")
     (source / "deep" / "b.tmp").write_text("b")
-    fetched = cli("skillbank", "data", "fetch", (source / "a.json").as_uri(), "--to", str(tmp_path / "copy.json"))
+    fetched = cli(
+        "skillbank", "data", "fetch", (source / "a.json").as_uri(), "--to", str(tmp_path / "copy.json")
+    )
     assert fetched.json()["path"] == str(tmp_path / "copy.json")
     assert (tmp_path / "copy.json").read_text() == "{}"
     again = cli("skillbank", "data", "fetch", str(source / "a.json"), "--to", str(tmp_path / "copy.json"))
@@ -147,7 +179,10 @@ def test_fetch_and_upload(cli: Callable, tmp_path: Path) -> None:
     sent = cli("skillbank", "data", "upload", str(source), str(target), "--exclude", "*.tmp").json()
     assert sent["files"] == 1
     assert [path.name for path in target.rglob("*") if path.is_file()] == ["a.json"]
-    assert cli("skillbank", "data", "upload", str(source / "a.json"), str(tmp_path / "one.json")).json()["files"] == 1
+    assert (
+        cli("skillbank", "data", "upload", str(source / "a.json"), str(tmp_path / "one.json")).json()["files"]
+        == 1
+    )
     assert cli("skillbank", "data", "upload", str(tmp_path / "nowhere"), str(target)).code == 4
 
 
@@ -163,7 +198,14 @@ def test_the_engine_builder_takes_the_documented_flags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    flags = ["--onnx_file_2d", "model_2d.onnx", "--trt_engine_2d", "out/model_2d.engine", "--workspace_gb", "8"]
+    flags = [
+        "--onnx_file_2d",
+        "model_2d.onnx",
+        "--trt_engine_2d",
+        "out/model_2d.engine",
+        "--workspace_gb",
+        "8",
+    ]
     assert gen_trt_engine([*flags, "--dry-run"]) == 0
     plan = json.loads(capsys.readouterr().out)
     block = plan["spec"]["gen_trt_engine"]

@@ -125,7 +125,9 @@ def test_debug_shows_the_traceback_wherever_the_flag_stands(
         (("skillbank", "schema"), "NETWORK"),
     ],
 )
-def test_complaints_of_the_option_parser_have_our_form(words: tuple[str, ...], says: str, cli: Callable) -> None:
+def test_complaints_of_the_option_parser_have_our_form(
+    words: tuple[str, ...], says: str, cli: Callable
+) -> None:
     program, *rest = words
     seen = cli(program, *rest, "-o", "json")
     assert (seen.code, seen.out) == (2, "")

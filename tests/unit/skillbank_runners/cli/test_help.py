@@ -71,7 +71,9 @@ def test_a_missing_command_shows_the_page_and_is_a_usage_error(cli: Callable) ->
     assert (seen.code, seen.out) == (2, "")
     assert "Usage: skillbank jobs COMMAND ..." in seen.err
     assert "error: skillbank jobs: a command is missing" in seen.err
-    assert cli("skillbank", "--wait").err.startswith("error: skillbank: a command is expected before '--wait'")
+    assert cli("skillbank", "--wait").err.startswith(
+        "error: skillbank: a command is expected before '--wait'"
+    )
     assert cli("skillbank", "jobs", "--help").out.startswith("Usage: skillbank jobs COMMAND")
 
 

@@ -68,7 +68,10 @@ def test_show_has_history_artifacts_and_progress(store: JobStore, cli: Callable,
     store.register_artifact(made.id, weights, kind="checkpoint", epoch=1, step=20, metrics={"val_loss": 0.25})
     store.transition(made.id, State.DONE, "finished")
     reported(made)
-    for words in (("skillbank", "jobs", "show", made.id), ("tao", "mask2former", "get-job", "--job_id", made.id)):
+    for words in (
+        ("skillbank", "jobs", "show", made.id),
+        ("tao", "mask2former", "get-job", "--job_id", made.id),
+    ):
         shown = cli(*words).json()
         assert [entry["state"] for entry in shown["history"]] == ["pending", "running", "done"]
         assert shown["artifacts"][0]["path"] == str(weights)
@@ -77,7 +80,11 @@ def test_show_has_history_artifacts_and_progress(store: JobStore, cli: Callable,
         assert (shown["progress"]["epoch"], shown["progress"]["max_epoch"]) == (1, 1)
     assert cli("skillbank", "jobs", "artifacts", made.id, "-o", "id").out.strip() == str(weights)
     assert cli("tao", "mask2former", "list-artifacts", made.id, "--kind", "onnx").json() == []
-    assert cli("skillbank", "jobs", "history", made.id, "-o", "id").out.split() == ["pending", "running", "done"]
+    assert cli("skillbank", "jobs", "history", made.id, "-o", "id").out.split() == [
+        "pending",
+        "running",
+        "done",
+    ]
 
 
 def test_status_without_anything_reported(store: JobStore, cli: Callable) -> None:
@@ -141,7 +148,9 @@ def test_logs_come_out_whole_or_by_the_last_lines(store: JobStore, cli: Callable
     JobFolder(made.folder).log.write_text("one\ntwo\nthree\n")
     assert cli("skillbank", "jobs", "logs", made.id).out == "one\ntwo\nthree\n"
     assert cli("tao", "mask2former", "get-job-logs", made.id, "--tail", "2").out == "two\nthree\n"
-    assert cli("tao-client", "mask2former", "experiment-job-logs", "--id", "e", "--job", made.id).out.startswith("one")
+    assert cli(
+        "tao-client", "mask2former", "experiment-job-logs", "--id", "e", "--job", made.id
+    ).out.startswith("one")
 
 
 def test_the_id_must_be_there_once_and_known(store: JobStore, cli: Callable) -> None:

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from skillbank.errors import UsageError
-
 from skillbank_runners.cli.output import chosen, emit, paint, plain, to_json
 
 
@@ -64,7 +63,9 @@ def test_every_form_on_request(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_forms_are_refused(form: str) -> None:
     with pytest.raises(UsageError, match="use json, yaml, table, id") as caught:
         chosen(form)
-    assert caught.value.hint == ("settings are written without a flag: train.lr=1" if "=" in form else "-o json")
+    assert caught.value.hint == (
+        "settings are written without a flag: train.lr=1" if "=" in form else "-o json"
+    )
 
 
 def test_id_needs_an_id() -> None:
@@ -73,7 +74,14 @@ def test_id_needs_an_id() -> None:
 
 
 def test_values_that_json_does_not_have() -> None:
-    awkward = {"a": float("nan"), "b": float("inf"), "c": Path("x/y"), "d": Colour.RED, "e": (1, 2), 3: "three"}
+    awkward = {
+        "a": float("nan"),
+        "b": float("inf"),
+        "c": Path("x/y"),
+        "d": Colour.RED,
+        "e": (1, 2),
+        3: "three",
+    }
     assert plain(awkward) == {"a": None, "b": None, "c": "x/y", "d": "red", "e": [1, 2], "3": "three"}
     assert "NaN" not in to_json(awkward)
 
@@ -85,5 +93,3 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     assert paint("error: ", "red", io.StringIO()) == "error: "
     monkeypatch.setenv("NO_COLOR", "1")
     assert paint("error: ", "red", Terminal()) == "error: "
-
-

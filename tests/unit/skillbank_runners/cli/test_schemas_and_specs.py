@@ -118,7 +118,9 @@ def test_schema_errors_name_what_there_is(cli: Callable) -> None:
     wrong = cli("tao", "mask2former", "get-job-schema", "--action", "trian")
     assert (wrong.code, wrong.out) == (4, "")
     assert "mask2former has no action 'trian'; it has train, evaluate" in wrong.err
-    wrong = cli("tao", "mask2former", "get-job-schema", "--action", "train", "--base-experiment-id", "unknown")
+    wrong = cli(
+        "tao", "mask2former", "get-job-schema", "--action", "train", "--base-experiment-id", "unknown"
+    )
     assert wrong.code == 4
     assert "mask2former-scratch" in wrong.err
     wrong = cli("tao-client", "oneformer", "get-spec", "--action", "train", "--job_type", "job", "--id", "x")
@@ -197,7 +199,9 @@ def test_keys_can_be_searched(cli: Callable) -> None:
     assert by_key["train.precision"]["type"] == "option"
     assert "fp16" in by_key["train.precision"]["allowed"]
     assert "model" not in by_key
-    found = cli("skillbank", "spec", "keys", "mask2former", "train", "--match", "LEARNING RATE", "-o", "id").out.split()
+    found = cli(
+        "skillbank", "spec", "keys", "mask2former", "train", "--match", "LEARNING RATE", "-o", "id"
+    ).out.split()
     assert "train.optim.lr" in found
     assert len(found) < 10
     popular = cli("skillbank", "spec", "keys", "mask2former", "train", "--popular").json()

@@ -36,7 +36,11 @@ def test_resolution_stops_at_flags() -> None:
         ("tao", ["mask2former", "creat-job"], "did you mean 'create-job'?"),
         ("tao", ["mask2former", "evalute"], "did you mean 'evaluate'?"),
         ("tao", ["model", "mask2former", "create-job"], "there is no command 'create-job'"),
-        ("tao", ["mask2former", ""], "an empty word where a command is expected; is the variable there empty?"),
+        (
+            "tao",
+            ["mask2former", ""],
+            "an empty word where a command is expected; is the variable there empty?",
+        ),
     ],
 )
 def test_unknown_commands_suggest_the_nearest(program: str, words: list[str], says: str) -> None:
