@@ -291,7 +291,7 @@ class Generators(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Generators of each process, and the seed of the data."""
-        own = randomness.capture()
+        own = self._outside or randomness.capture()
         states = [own]
         if self._order.world > 1:
             states = [{} for _ in range(self._order.world)]

@@ -100,10 +100,10 @@ class Aside:
 
 
 def _cpu_states() -> tuple[Any, Any, torch.Tensor]:
-    return random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state()  # noqa: NPY002
+    return random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state()
 
 
 def _set_cpu_states(states: tuple[Any, Any, torch.Tensor]) -> None:
     random.setstate(states[0])
-    np.random.set_state(states[1])  # noqa: NPY002
+    np.random.set_state(states[1])
     torch.set_rng_state(states[2])

@@ -277,10 +277,13 @@ class Checkpoints(pl.Callback):
     ) -> None:
         """Write one file; a best one that is also periodic shares its content."""
         step = trainer.global_step
-        value = self.best.would_keep(metrics) if self.best else None
         targets = [self.plan.folder / name] if is_periodic else []
-        if self.best and value is not None:
-            targets.append(self.best.folder / self.best.name(epoch, step, metrics))
+        dropped: list[str] = []
+        if self.best and (value := self._value_to_keep(trainer, metrics)) is not None:
+            best_name = self.best.name(epoch, step, metrics)
+            # before the file is written, which lists the best ones itself included
+            dropped = self.best.add(best_name, value)
+            targets.append(self.best.folder / best_name)
         if not targets:
             return
         self._about = {"epoch": epoch, "step": step, "metrics": metrics}
@@ -294,10 +297,16 @@ class Checkpoints(pl.Callback):
         if is_periodic:
             point_to_latest(self.plan.folder / self.plan.link_name, targets[0])
             self._forget_periodic(targets[0])
-        if self.best and value is not None:
-            for dropped in self.best.add(targets[-1].name, value):
-                (self.best.folder / dropped).unlink(missing_ok=True)
+        for name in dropped:
+            assert self.best is not None
+            (self.best.folder / name).unlink(missing_ok=True)
         log.info("epoch %d, step %d: saved %s", epoch, step, ", ".join(target.name for target in targets))
+
+    def _value_to_keep(self, trainer: pl.Trainer, metrics: dict[str, float]) -> float | None:
+        """What the first process measured, if that is among the best: all processes have to agree."""
+        assert self.best is not None
+        value = trainer.strategy.broadcast(self.best.would_keep(metrics))
+        return None if value is None else float(value)
 
     def _forget_periodic(self, newest: Path) -> None:
         """Delete the periodic checkpoint before, where only one is wanted."""

@@ -16,6 +16,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy, Strategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from skillbank.errors import ConflictError
+from skillbank.launch.devices import cpu_count
 from skillbank_models.protocol import ActionContext
 from skillbank_runners.checkpoints import SafeCheckpointIO
 from skillbank_runners.placement import Placement
@@ -100,8 +101,11 @@ class TrainSettings:
 def prepare_process(spec: Any, host: Host) -> None:
     """Switches of this process that no Trainer sets: threads, cuDNN, current GPU."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > 0 and torch.get_num_threads() != int(asked):
-        torch.set_num_threads(int(asked))
+    threads = int(asked) if asked.isdigit() and int(asked) > 0 else torch.get_num_threads()
+    if host.placement.accelerator == "cpu" and host.placement.processes > 1:
+        threads = min(threads, max(1, cpu_count() // host.placement.processes))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = bool(setting_of(spec, "train.cudnn.deterministic", True))
     torch.backends.cudnn.benchmark = bool(setting_of(spec, "train.cudnn.benchmark", False))
     if host.placement.accelerator == "cuda":

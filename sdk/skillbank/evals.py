@@ -1,7 +1,7 @@
 """``evals/evals.json`` of a skill: prompts for agents, and the cases that a test executes.
 
-The form is the one of the Agent Skills guide (`skill_name`, `evals` with `id`, `prompt`, `expected_output`, `files`,
-`assertions`); `metadata` holds what a program needs to grade a case without reading text.
+The form is the one of the Agent Skills guide (`skill_name`, `evals` with `id`, `prompt`, `expected_output`,
+`files`, `assertions`); `metadata` holds what a program needs to grade a case without reading text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class Check(_Form):
 
     of: Literal["exit", "stdout", "stderr", "file"] = Field(description="what is looked at")
     path: str = Field(default="", description="file, relative to the working folder (of = file)")
-    query: str = Field(default="", description="dotted path into JSON; numbers index lists; empty = the whole text")
+    query: str = Field(
+        default="", description="dotted path into JSON; numbers index lists; empty = the whole text"
+    )
     equals: Any = Field(default=None, description="the value found there")
     contains: str = Field(default="", description="text that must occur")
 
@@ -37,7 +39,9 @@ class Grading(_Form):
     kind: Literal["positive", "negative", "policy", "repair", "executable"]
     skill: str = Field(description="skill that should be chosen")
     network: str = Field(default="", description="network the request is about")
-    route: Literal["", "automl", "direct"] = Field(default="", description="policy cases: the route the prompt takes")
+    route: Literal["", "automl", "direct"] = Field(
+        default="", description="policy cases: the route the prompt takes"
+    )
     commands: list[str] = Field(default_factory=list, description="shell lines, run in an empty folder")
     checks: list[Check] = Field(default_factory=list, description="hold after the last command")
 
@@ -48,7 +52,9 @@ class Case(_Form):
     id: str
     prompt: str
     expected_output: str
-    files: list[str] = Field(default_factory=list, description="files given to the agent, relative to the skill")
+    files: list[str] = Field(
+        default_factory=list, description="files given to the agent, relative to the skill"
+    )
     assertions: list[str] = Field(description="statements that a grader decides")
     metadata: Grading
 
@@ -73,4 +79,6 @@ def load_evals(folder: Path) -> SkillEvals:
     try:
         return SkillEvals.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, json.JSONDecodeError) as err:
-        raise DataError(f"{path}: {err}", hint="compare with schemas/evals.schema.json", key=str(path)) from err
+        raise DataError(
+            f"{path}: {err}", hint="compare with schemas/evals.schema.json", key=str(path)
+        ) from err

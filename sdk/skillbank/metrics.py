@@ -31,7 +31,7 @@ def _holds(metric: Metric, nested: Mapping[str, Any]) -> bool:
 
 
 def primary_metric(network: Network, nested: Mapping[str, Any]) -> Metric | None:
-    """The objective of searches and of the best checkpoint for this spec; None when the network names none."""
+    """The objective of searches and of the best checkpoint for this spec; None when there is none."""
     return next((metric for metric in network.metrics if metric.primary and _holds(metric, nested)), None)
 
 

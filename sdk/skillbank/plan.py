@@ -276,7 +276,7 @@ def _refuse_empty(options: JobOptions) -> None:
             value=kind,
             allowed=KINDS,
         )
-    parse_method(options.get("checkpoint", "best"))
+    parse_method(options.get("checkpoint") or "best")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +311,7 @@ def _read(network: str, action: str, options: JobOptions, folder: Path) -> _Aske
         specs=nest(file),
         overrides=typed,
         datasets=absolute_datasets(options.get("datasets") or Datasets(), folder),
-        checkpoint=options.get("checkpoint", "best"),
+        checkpoint=options.get("checkpoint") or "best",
         env=env,
         keep_results_dir=options.get("keep_results_dir", False),
         spec_source=source,

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -20,31 +21,32 @@ def machine() -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        lines = info.read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         cpu = names[0] if names else cpu
     return f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
     lines = ["| what | command | median | reference | ratio | allowed |", "|---|---|---|---|---|---|"]
     for row in rows:
-        median = row["median_s"]
-        reference = row.get("reference_s")
+        reference = f"{row['reference_s']:.4f} s" if row.get("reference_s") is not None else ""
+        ratio = f"{row['ratio']:.3f}" if row.get("ratio") is not None else ""
         lines.append(
-            f"| {row['name']} | `{row['command']}` | {median:.4f} s | "
-            f"{f'{reference:.4f} s' if reference is not None else ''} | "
-            f"{f'{row["ratio"]:.3f}' if row.get('ratio') is not None else ''} | {row.get('allowed', '')} |"
+            f"| {row['name']} | `{row['command']}` | {row['median_s']:.4f} s | {reference} | {ratio} | "
+            f"{row.get('allowed', '')} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run, print and write the table; exit 1 when a bench fails to run."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for script in sorted(HERE.glob("bench_*.py")):
         print(f"{script.name} ...", file=sys.stderr)
-        done = subprocess.run([sys.executable, str(script), *sys.argv[1:]], stdout=subprocess.PIPE, text=True, check=True)
+        command = [sys.executable, str(script), *sys.argv[1:]]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout)
         rows.extend(found if isinstance(found, list) else [found])
     text = f"# Measured\n\nMachine: {machine()}\n\n{table(rows)}\n"

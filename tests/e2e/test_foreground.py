@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,10 +60,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
         assert job.state.is_final, f"{job.id} was left {job.state}"
 
 
-def until(condition: object, patience_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], patience_s: float = 60.0) -> None:
     """Wait for something that another process does."""
     end = time.monotonic() + patience_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.05)
 

@@ -221,7 +221,7 @@ def _bounds(words: list[str] | tuple[str, ...]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for word in words:
         key, _, text = word.partition("=")
-        low, dots, high = text.partition("..")
+        low, _, high = text.partition("..")
         try:
             found[key] = {"low": float(low), "high": float(high)}
         except ValueError as err:

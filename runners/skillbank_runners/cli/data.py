@@ -42,7 +42,7 @@ def overrides(
     """Print the spec values that datasets give; an error lists every dataset that is missing.
 
     Example:
-    skillbank overrides nvpanoptix3d train --train s3://b/train --eval s3://b/eval --format front3d
+    skillbank overrides nvpanoptix3d train --train s3://bucket/train --eval s3://bucket/eval --format front3d
     """
     from skillbank.resolve.datasets import build_spec_overrides
 

@@ -1,4 +1,4 @@
-"""Runs the search of a job: its trials are jobs of their own, and its best one is what later jobs start from."""
+"""Runs the search of a job: its trials are jobs too, and its best one is what later jobs start from."""
 
 from __future__ import annotations
 
@@ -95,5 +95,7 @@ def run_search(
                 metrics={search.metric.name: search.best.value} if search.best.value is not None else None,
             )  # fmt: skip
     if status is not None:
-        status.running(f"best is trial {best.number}, job {best.job_id}", kpi={search.metric.name: best.value})
+        status.running(
+            f"best is trial {best.number}, job {best.job_id}", kpi={search.metric.name: best.value}
+        )
     return search

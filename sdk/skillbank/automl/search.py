@@ -1,7 +1,7 @@
-"""The search itself: one controller asks Optuna for values, runs each trial as an ordinary job, and tells the result.
+"""The search itself: asks Optuna for values, runs each trial as an ordinary job, and tells the result.
 
-The controller is the only writer of the study, so nothing about trials depends on file locks. A trial writes what
-every job writes; its best checkpoint and status events are read back from there.
+The controller is the only writer of the study, so nothing about trials depends on file locks. A trial
+writes what every job writes; its best checkpoint and status events are read back from there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,17 +53,10 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """The trial as it stands in the record."""
-        raw = asdict(self) if self.handle is None else {**asdict(_bare(self))}
-        raw.pop("handle")
-        raw.pop("reported")
-        return raw
+        return {name: getattr(self, name) for name in _RECORDED}
 
 
-def _bare(trial: Trial) -> Trial:
-    return Trial(
-        number=trial.number, values=trial.values, job_id=trial.job_id, state=trial.state, value=trial.value,
-        epoch=trial.epoch, checkpoint=trial.checkpoint, reason=trial.reason,
-    )  # fmt: skip
+_RECORDED = ("number", "values", "job_id", "state", "value", "epoch", "checkpoint", "reason")
 
 
 class Search:
@@ -115,7 +108,9 @@ class Search:
         self._study = _study(settings, self.metric.direction, self._epochs, results)
         self._study.enqueue_trial({axis.key: axis.default for axis in self.space if _inside(axis)})
 
-    def run(self, *, on_change: Callable[[Search], None] | None = None, stop: Callable[[], bool] = lambda: False) -> Trial:
+    def run(
+        self, *, on_change: Callable[[Search], None] | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> Trial:
         """Run trials until a budget is used up; returns the best one.
 
         Args:
@@ -145,7 +140,10 @@ class Search:
                 self._sleep(self._poll_s)
         self.write()
         if self.best is None:
-            reasons = "; ".join(f"trial {trial.number}: {trial.reason}" for trial in self.trials) or "no trial was run"
+            reasons = (
+                "; ".join(f"trial {trial.number}: {trial.reason}" for trial in self.trials)
+                or "no trial was run"
+            )
             raise JobFailedError(
                 f"no trial of {self.job.id} ended with a value of {self.metric.name}: {reasons}",
                 hint="run the spec once with policy off and read its log",
@@ -164,7 +162,9 @@ class Search:
         }
         path = self._results / BEST_FILE
         temporary = path.with_name(f".{BEST_FILE}.part")
-        temporary.write_text(json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+        )
         temporary.replace(path)
         return path
 
@@ -192,14 +192,16 @@ class Search:
         return trial
 
     def _look_at(self, trial: Trial) -> None:
-        """Read what the trial's job has reported; tell the study when it has ended or is not worth finishing."""
+        """Read what the trial's job has reported; tell the study when it is over or not worth finishing."""
         if trial.job_id is None or trial.state != "running":
             return
         job = self.store.get(trial.job_id)
         self._take_checkpoints(trial)
         if job.state is State.DONE:
             ended = trial.value is not None
-            self._end(trial, "done" if ended else "failed", "" if ended else f"it reported no {self.metric.name}")
+            self._end(
+                trial, "done" if ended else "failed", "" if ended else f"it reported no {self.metric.name}"
+            )
         elif job.state.is_final:
             self._end(trial, "failed", (job.error or {}).get("message") or job.message or str(job.state))
         elif self._not_worth_it(trial, job):
@@ -254,7 +256,9 @@ def _objective(network_name: str, nested: Mapping[str, Any], settings: Settings)
         return found
     if settings.direction is None:
         return find_metric(network, settings.metric)
-    return Metric(name=settings.metric, direction=settings.direction, description="objective given by the user")
+    return Metric(
+        name=settings.metric, direction=settings.direction, description="objective given by the user"
+    )
 
 
 def _inside(axis: Axis) -> bool:
@@ -271,7 +275,9 @@ def _draw(handle: optuna.Trial, space: list[Axis]) -> dict[str, Any]:
         if isinstance(domain, Choices):
             # Optuna takes plain scalars only, so options are drawn by position when one is a list.
             plain = all(isinstance(value, str | int | float | bool | None) for value in domain.values)
-            picked = handle.suggest_categorical(axis.key, domain.values if plain else tuple(range(len(domain.values))))
+            picked = handle.suggest_categorical(
+                axis.key, domain.values if plain else tuple(range(len(domain.values)))
+            )
             values[axis.key] = picked if plain else domain.values[int(str(picked))]
         elif domain.integer:
             values[axis.key] = _draw_integer(handle, axis.key, domain)
@@ -293,7 +299,8 @@ def _study(settings: Settings, direction: Direction, epochs: int, results: Path)
         from optuna.storages.journal import JournalFileBackend
     except ImportError as err:
         raise RuntimeMissingError(
-            "a search needs Optuna, which is not installed", hint="pip install -c constraints.txt 'skillbank[automl]'"
+            "a search needs Optuna, which is not installed",
+            hint="pip install -c constraints.txt 'skillbank[automl]'",
         ) from err
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     samplers = optuna.samplers
@@ -313,7 +320,9 @@ def _study(settings: Settings, direction: Direction, epochs: int, results: Path)
             min_resource=1, max_resource=max(epochs, 2), reduction_factor=settings.reduction_factor
         )
     elif settings.algorithm == "asha":
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=settings.reduction_factor)
+        pruner = optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=1, reduction_factor=settings.reduction_factor
+        )
     results.mkdir(parents=True, exist_ok=True)
     return optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(results / "study.log"))),

@@ -95,7 +95,11 @@ def read_settings(raw: Mapping[str, Any]) -> Settings:
             continue
         given[ours] = value
     problems.extend(_wrong_values(given))
-    if not problems and "reduction_factor" in given and given.get("algorithm", "bayesian") not in _STOPPED_EARLY:
+    if (
+        not problems
+        and "reduction_factor" in given
+        and given.get("algorithm", "bayesian") not in _STOPPED_EARLY
+    ):
         problems.append(
             InvalidValueError(
                 f"reduction_factor: {given.get('algorithm', 'bayesian')} does not use it; "
@@ -116,7 +120,10 @@ def _wrong_values(given: dict[str, Any]) -> list[SkillBankError]:
     def bad(name: str, allowed: str) -> None:
         problems.append(
             InvalidValueError(
-                f"{name}: {given[name]!r} is not allowed; {allowed}", key=name, value=given[name], hint=f"set {name}"
+                f"{name}: {given[name]!r} is not allowed; {allowed}",
+                key=name,
+                value=given[name],
+                hint=f"set {name}",
             )
         )
 
@@ -127,7 +134,13 @@ def _wrong_values(given: dict[str, Any]) -> list[SkillBankError]:
             bad("algorithm", f"use one of {', '.join(ALGORITHMS)}")
         else:
             given["algorithm"] = found
-    for name, least in (("trials", 1), ("concurrent", 1), ("patience", 1), ("reduction_factor", 2), ("seed", 0)):
+    for name, least in (
+        ("trials", 1),
+        ("concurrent", 1),
+        ("patience", 1),
+        ("reduction_factor", 2),
+        ("seed", 0),
+    ):
         value = given.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             bad(name, f"use a whole number from {least}")

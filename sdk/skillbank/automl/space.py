@@ -1,7 +1,7 @@
 """The search space of a network's training, taken from its spec class.
 
-Bounds and options are those of the fields. Where a published range is too wide to be searched (a learning rate from
-0 to 1), the range is two decades around the default, on a logarithmic scale.
+Bounds and options are those of the fields. Where a published range is too wide to be searched (a learning
+rate from 0 to 1), the range is two decades around the default, on a logarithmic scale.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["Axis", "Choices", "Override", "Range", "default_keys", "search_space
 
 _LOG_LEAVES = frozenset({"lr", "weight_decay", "backbone_multiplier"})
 _DECADE = 10.0
-# Published as searchable, but not worth a trial unless asked for: test sizes change what is measured, widths and
-# counts make pretrained weights useless, the long-side cap of training images and momentum hardly matter.
+# Published as searchable, but not worth a trial unless asked for: test sizes change what is measured, widths
+# and counts make pretrained weights useless, the cap of the long side and momentum hardly matter.
 _ONLY_WHEN_NAMED = frozenset(
     {
         "test_min_size", "test_max_size", "train_max_size", "hidden_dim", "num_object_queries", "dec_layers",
@@ -34,7 +34,7 @@ _ONLY_WHEN_NAMED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Numbers from `low` to `high`, both included; `step` for integers; `log` draws on a logarithmic scale."""
+    """Numbers from `low` to `high`, both included; `step` for integers; `log` for a logarithmic scale."""
 
     low: float
     high: float

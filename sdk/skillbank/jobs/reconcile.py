@@ -116,7 +116,7 @@ def _failed(worker: str, found: Exit | None, folder: JobFolder) -> Verdict:
         code, message = "job.interrupted", f"{worker} was killed: {found.text}"
     else:
         code, message = "job.failed", f"{worker} ended with {found.text}"
-    hint = f"the log says more: {folder.log}; the same command resumes from the last checkpoint"
+    hint = f"see {folder.log}; run the same command again: training in the same results_dir resumes"
     if found is not None and found.code == 128 + signal.SIGKILL:
         hint += "; when nobody killed it, the host ran out of memory: fewer workers or a smaller batch"
     error = {"code": code, "message": message, "hint": hint}

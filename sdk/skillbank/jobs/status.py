@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from skillbank.errors import StorageError
 
@@ -221,44 +221,75 @@ def read_events(
         sleep: waits between two looks.
         poll_s: time between two looks.
     """
-    position = 0
-    identity: tuple[int, int] | None = None
-    while True:
-        ended = not follow or is_over()
-        identity, position, lines, rest = _new_lines(path, identity, position)
-        # What has no line end may still be written at; it counts only when nothing more will come.
-        for line in [*lines, rest] if ended else lines:
-            event = _parse(line)
-            if event is None or (job_id is not None and event.job_id != job_id):
-                continue
-            yield event
-            if follow and event.is_end:
-                return
-        if ended:
-            return
-        sleep(poll_s)
-
-
-def _new_lines(
-    path: Path, identity: tuple[int, int] | None, position: int
-) -> tuple[tuple[int, int] | None, int, list[bytes], bytes]:
-    """Whole lines behind a position, where to look next, and the rest; anew when the file was replaced."""
+    tail = _Tail(path)
     try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            now = (found.st_dev, found.st_ino)
-            if now != identity or found.st_size < position:
-                position = 0
-            file.seek(position)
-            text = file.read()
-    except FileNotFoundError:
-        return None, 0, [], b""
-    except OSError as error:
-        raise StorageError(
-            f"status file {path}: it cannot be read ({error.strerror})", hint=f"ls -l {path}"
-        ) from error
-    end = text.rfind(b"\n") + 1
-    return now, position + end, text[:end].split(b"\n")[:-1], text[end:]
+        while True:
+            ended = not follow or is_over()
+            lines, rest = tail.look()
+            # What has no line end may still be written at; it counts only when nothing more will come.
+            for line in [*lines, rest] if ended else lines:
+                event = _parse(line)
+                if event is None or (job_id is not None and event.job_id != job_id):
+                    continue
+                yield event
+                if follow and event.is_end:
+                    return
+            if ended:
+                return
+            sleep(poll_s)
+    finally:
+        tail.close()
+
+
+class _Tail:
+    """What was added to a file since the last look.
+
+    The file stays open: a new file in its place could otherwise get the same inode number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._rest = b""
+
+    def look(self) -> tuple[list[bytes], bytes]:
+        """Whole lines, and what stands behind the last of them; a file that was replaced is read anew.
+
+        Raises:
+            StorageError: the file is there but cannot be read.
+        """
+        try:
+            text = self._rest + (self._file.read() if self._file is not None else b"")
+            if self._has_new_file():
+                self.close()
+                self._file = self._path.open("rb")
+                # What an earlier file ends with is whole by now.
+                text = (text + b"\n" if text else b"") + self._file.read()
+        except FileNotFoundError:
+            # Removed, and perhaps soon replaced.
+            pass
+        except OSError as error:
+            raise StorageError(
+                f"status file {self._path}: it cannot be read ({error.strerror})", hint=f"ls -l {self._path}"
+            ) from error
+        *lines, self._rest = text.split(b"\n")
+        return lines, self._rest
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _has_new_file(self) -> bool:
+        found = self._path.stat()
+        if self._file is None:
+            return True
+        opened = os.fstat(self._file.fileno())
+        return (found.st_dev, found.st_ino) != (
+            opened.st_dev,
+            opened.st_ino,
+        ) or found.st_size < self._file.tell()
 
 
 def _parse(line: bytes) -> StatusEvent | None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skillbank.errors import NotFoundError
 from skillbank.jobs.record import Job
 from skillbank.storage.uri import is_remote
 
@@ -30,7 +31,7 @@ NAME_PATTERNS = (
     "model_best_*",
     "*_latest",
 )
-_SKIPPED_FOLDERS = frozenset({"inputs", "ptm"})
+_SKIPPED_FOLDERS = frozenset({"inputs"})
 _PARTIAL = (".part", ".tmp", ".partial", ".incomplete", ".download")
 # Kinds of artifacts that are weights or graphs; reports, metrics and pretrained files never compete.
 _KINDS = frozenset({"checkpoint", "onnx", "engine"})
@@ -153,7 +154,11 @@ def _files(results: str) -> Iterator[_Found]:
     from skillbank.storage import Storage
 
     if is_remote(results):
-        for entry in Storage().list(results):
+        try:
+            entries = Storage().list(results)
+        except NotFoundError:
+            return
+        for entry in entries:
             inside = entry.uri.removeprefix(results.rstrip("/") + "/")
             if entry.size:
                 yield _Found(

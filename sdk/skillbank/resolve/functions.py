@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from skillbank.errors import DataError, SkillBankError
+from skillbank.errors import DataError, SkillBankError, collect
 from skillbank.resolve import parents
 from skillbank.resolve.parents import Filled, Scope
 from skillbank.resolve.values import is_set, value_at
@@ -221,8 +221,12 @@ def apply_functions(scope: Scope, *, skip: Collection[str] = ()) -> Applied:
     return applied
 
 
-def check_spec_params(network: Network) -> list[SkillBankError]:
-    """Faults of a skill's `spec_params`: unknown functions, unknown keys, downloads of undeclared inputs."""
+def check_spec_params(network: Network) -> None:
+    """Check `spec_params` of a skill.
+
+    Raises:
+        DataError: all faults: unknown functions, keys the spec lacks, downloads of undeclared inputs.
+    """
     info = load_skill_info(network)
     problems: list[SkillBankError] = []
     for action, params in info.spec_params.items():
@@ -242,7 +246,8 @@ def check_spec_params(network: Network) -> list[SkillBankError]:
                     )
             else:
                 problems += _check_call(network, action, key, named, keys)
-    return problems
+    if problems:
+        raise collect(problems, f"spec_params of {network.skill}")
 
 
 def _check_call(network: Network, action: str, key: str, call: str, keys: set[str]) -> list[SkillBankError]:

@@ -150,6 +150,10 @@ def resolve(
     )  # fmt: skip
     applied = _from_functions(stack, scope)
     _devices(stack)
+    if parent is not None and not _uses_parent(applied, sources):
+        stack.notes.append(
+            f"parent job {parent.id} ({parent.action}) gives {action} nothing but model settings"
+        )
     missing = _still_missing(stack, sources)
     resolved = _build(stack, missing)
     return Resolution(
@@ -168,6 +172,13 @@ def _with_promises(resolved: ResolvedSpec, deferred: Mapping[str, str]) -> Resol
         section, _, leaf = key.rpartition(".")
         value_at(tree, section)[leaf] = words
     return replace(resolved, spec=type(resolved.spec).model_validate(tree))
+
+
+def _uses_parent(applied: Applied, sources: DataSources) -> bool:
+    """Whether a parent gives weights or data."""
+    return "parent" in applied.kinds.values() or any(
+        "conversion job" in text for text in sources.details.values()
+    )
 
 
 def _canonical(request: Request, base_experiment: BaseExperiment | None) -> dict[str, Any]:

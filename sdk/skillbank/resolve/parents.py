@@ -158,7 +158,9 @@ def from_stage(scope: Scope, key: str) -> Filled | None:
         for job in line:
             if stage_rank(scope.info, job) == wanted:
                 endings = accepts(scope.info, scope.action, key)
-                return from_job(store, job, endings, scope.method, why=f"nearest job with {name}: ")
+                # What was asked for, such as an epoch, concerns the parent that was named.
+                method = scope.method if job.id == parent.id else "best"
+                return from_job(store, job, endings, method, why=f"nearest job with {name}: ")
         for job in line:
             inherited = value_at(job_spec(job), key)
             if is_set(inherited):

@@ -1,7 +1,7 @@
 """Networks and their specs; modules of this package that define `NETWORK` are found by themselves.
 
-Networks from elsewhere join through the environment variable ``SKILLBANK_NETWORKS``: import names, separated by
-commas, of modules that define `NETWORK`. One with the name of a bundled network takes its place.
+Networks from elsewhere join through the environment variable ``SKILLBANK_NETWORKS``: import names, separated
+by commas, of modules that define `NETWORK`. One with the name of a bundled network takes its place.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -73,7 +74,7 @@ def _inlined(node: Mapping[str, Any], defs: Mapping[str, Any], way: tuple[str, .
         elif key in ("items", "additionalProperties", "propertyNames") and isinstance(value, Mapping):
             out[key] = _inlined(value, defs, way)
         else:
-            out[key] = value
+            out[key] = copy.deepcopy(value)
     if "const" in node:
         out["enum"] = [node["const"]]
     if "anyOf" in node:

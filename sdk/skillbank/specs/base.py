@@ -10,7 +10,8 @@ identically in the JSON Schema. Relations between keys (`Rule`) have no JSON Sch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field as dataclass_field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin
@@ -115,8 +116,8 @@ def setting(
 ) -> Any:
     """A field of a spec section: default, bounds and description stand here and nowhere else.
 
-    `min_length` and `max_length` bound strings and lists; options are a `Literal` annotation. Lists and maps are
-    copied for every spec, and are not searched unless `automl` says otherwise. See `FieldNote` for the others.
+    `min_length` and `max_length` bound strings and lists; options are a `Literal` annotation. Lists and maps
+    are copied for every spec, and are not searched unless `automl` says otherwise. `FieldNote` has the others.
     """
     if automl is None and isinstance(default, list | dict):
         automl = False
@@ -171,7 +172,7 @@ def section_type(annotation: Any) -> type[StrictModel] | None:
 def walk(
     model: type[StrictModel], prefix: str = ""
 ) -> Iterator[tuple[str, FieldInfo, type[StrictModel] | None]]:
-    """Every key of a spec class in declaration order: dotted key, field, and its class where it is a section."""
+    """Every key of a spec class in declaration order: dotted key, field, and the class of a section."""
     for name, info in model.model_fields.items():
         key = f"{prefix}{name}"
         nested = section_type(info.annotation)
@@ -182,7 +183,7 @@ def walk(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseExperiment:
-    """A starting point that ships with the bank: where weights come from, or that training starts from scratch.
+    """A starting point that ships with the bank: where weights come from, or that training starts fresh.
 
     Attributes:
         weights: URI of pretrained weights, or None.
@@ -231,8 +232,8 @@ class Rule:
         check: returns None, or what is wrong and what is allowed (without the keys, which are put in front).
         hint: one line to follow.
         actions: actions it concerns; empty = all.
-        missing: it asks for a value that is not there (the first of `keys`), which a parent job may still fill:
-            a MissingValueError, and for a draft no error at all.
+        missing: it asks for a value that is not there (the first of `keys`), which a parent job may still
+            fill: a MissingValueError, and for a draft no error at all.
     """
 
     keys: tuple[str, ...]

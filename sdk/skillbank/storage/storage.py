@@ -292,14 +292,14 @@ def _not_a_folder(place: Uri) -> StorageError:
 
 def _beside(place: Uri, target: str) -> Uri:
     """The place a pointer file leads to."""
-    parent = place.path.rpartition("/")[0]
-    parts: list[str] = parent.split("/") if parent else []
-    for part in target.split("/"):
-        if part == ".." and parts:
-            parts.pop()
-        elif part not in ("", ".", ".."):
-            parts.append(part)
-    return Uri(place.scheme, place.host, "/".join(parts), place.query, place.userinfo)
+    if ".." in target.split("/"):
+        raise StorageError(
+            f"{place}: is a link to '{target}', out of its folder; allowed: files beside or below it",
+            hint="name the file it means, or fetch the whole folder",
+            key=str(place),
+        )
+    parent, slash, _ = place.path.rpartition("/")
+    return Uri(place.scheme, place.host, f"{parent}{slash}{target}", place.query, place.userinfo)
 
 
 def _check_sha256(path: Path, place: Uri, expected: str) -> None:

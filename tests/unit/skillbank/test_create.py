@@ -32,6 +32,7 @@ SECRET = "nvidia_tlt_secret"
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A store, and Mask2Former with an implementation that exists."""
     join_network(monkeypatch, tmp_path, "mask2former")
+    monkeypatch.setenv("SKILLBANK_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("SKILLBANK_ENCRYPTION_KEY", raising=False)
     made = Bench(tmp_path / "home")
     yield made

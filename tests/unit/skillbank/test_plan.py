@@ -391,6 +391,18 @@ def test_a_parent_that_failed_is_an_error_at_once(bench: Bench, state: str) -> N
     assert error.hint == f"skillbank jobs logs {parent.id}"
 
 
+def test_a_parent_that_gives_nothing_is_told(bench: Bench) -> None:
+    trained_one = trained(bench)
+    measured = bench.job("mask2former", "evaluate", parent=trained_one)
+
+    useless = plan(bench, "mask2former", "train", parent_job_id=measured.id, datasets=DATA)
+    useful = plan(bench, "mask2former", "train", parent_job_id=trained_one.id, datasets=DATA)
+
+    assert any(measured.id in note and "nothing but model settings" in note for note in useless.notes)
+    assert not any("nothing but model settings" in note for note in useful.notes)
+    assert value(useful, "train.pretrained_model_path").endswith("model_epoch_004.pth")
+
+
 def test_a_parent_of_another_network_is_refused(bench: Bench) -> None:
     parent = trained(bench, "oneformer")
 

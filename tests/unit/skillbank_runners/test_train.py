@@ -221,7 +221,7 @@ def test_what_cannot_be_resumed_is_told_before_training(tmp_path: Path, points: 
     folder = tmp_path / "train"
     run_toy(folder, **{**points, "train__num_epochs": 1})
     with pytest.raises(
-        InvalidValueError, match=r"another architecture.*model\.head\.weight \(2, 8\) instead"
+        InvalidValueError, match=r"another architecture.*model\.inner\.0\.weight \(8, 2\) instead"
     ):
         run_toy(folder, **points, model__hidden=4)
     torch.save({"state_dict": read_checkpoint(folder / LINK)["state_dict"]}, tmp_path / "weights.pth")
@@ -322,7 +322,7 @@ def test_frozen_modules_stay_as_they_are(
     start = read_checkpoint(free.folder / LINK)["state_dict"]
     assert not torch.equal(start["model.inner.1.running_mean"], states[0]["model.inner.1.running_mean"])
     assert "'no_such' is no module of this network" in caplog.text
-    with pytest.raises(InvalidValueError, match="'haed' is no module.*near are head"):
+    with pytest.raises(InvalidValueError, match=r"'haed' is no module.*near are head"):
         run_toy(tmp_path / "wrong", **points, train__freeze=["haed"])
 
 

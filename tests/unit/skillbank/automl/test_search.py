@@ -40,10 +40,14 @@ class Bench:
         self.store.transition(self.job.id, State.RUNNING)
 
     def launch(self, values: Mapping[str, Any], number: int) -> Job:
-        job = self.store.create(Request(network="mask2former", action="train", overrides=dict(values)), name=f"{number}")
+        job = self.store.create(
+            Request(network="mask2former", action="train", overrides=dict(values)), name=f"{number}"
+        )
         self.store.transition(job.id, State.RUNNING)
         if number in self.fails:
-            self.store.transition(job.id, State.ERROR, self.fails[number], error={"message": self.fails[number]})
+            self.store.transition(
+                job.id, State.ERROR, self.fails[number], error={"message": self.fails[number]}
+            )
             return self.store.get(job.id)
         file = job.folder / "results/train/model_epoch_000.pth"
         file.parent.mkdir(parents=True)
@@ -123,9 +127,13 @@ def test_unpromising_trials_are_stopped(tmp_path: Path) -> None:
     running: list[tuple[Job, int]] = []
 
     def launch(values: Mapping[str, Any], number: int) -> Job:
-        job = store.create(Request(network="mask2former", action="train", overrides=dict(values)), name=f"{number}")
+        job = store.create(
+            Request(network="mask2former", action="train", overrides=dict(values)), name=f"{number}"
+        )
         store.transition(job.id, State.RUNNING)
-        status = StatusWriter(Path(job.results_dir) / "train/status.json", job_id=job.id, component="mask2former")
+        status = StatusWriter(
+            Path(job.results_dir) / "train/status.json", job_id=job.id, component="mask2former"
+        )
         for epoch in range(9):
             status.metrics({"mIoU": 0.5 + number / 10 if number < 3 else 0.001}, epoch=epoch, max_epoch=9)
         running.append((job, number))

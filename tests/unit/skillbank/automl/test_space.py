@@ -46,7 +46,10 @@ def test_options_and_own_bounds() -> None:
 def test_all_problems_at_once_with_the_nearest_key() -> None:
     with pytest.raises(SpecError) as caught:
         search_space(
-            "mask2former", BASE, keys=["train.optim.lrr"], overrides={"train.optim.lr": Override(low=1.0, high=0.1)}
+            "mask2former",
+            BASE,
+            keys=["train.optim.lrr"],
+            overrides={"train.optim.lr": Override(low=1.0, high=0.1)},
         )
     message = str(caught.value)
     assert "2 problems" in message
@@ -56,7 +59,12 @@ def test_all_problems_at_once_with_the_nearest_key() -> None:
 
 def test_settings_of_the_service_are_mapped() -> None:
     settings = read_settings(
-        {"automl_enabled": True, "automl_algorithm": "h", "automl_max_recommendations": 7, "automl_reduction_factor": 4}
+        {
+            "automl_enabled": True,
+            "automl_algorithm": "h",
+            "automl_max_recommendations": 7,
+            "automl_reduction_factor": 4,
+        }
     )
     assert settings == Settings(algorithm="hyperband", trials=7, reduction_factor=4)
 

@@ -134,6 +134,8 @@ def test_search_lists_and_popular_tree() -> None:
 def test_two_makings_are_equal_and_independent() -> None:
     first = action_schema("plain", "train")
     text = dumped(first)
+    node(first, "train.precision")["enum"].append("text")
+    node(first, "train.optim.lr")["x"] = 1
     first["properties"].clear()
     assert dumped(action_schema("plain", "train")) == text
 

@@ -44,7 +44,7 @@ def test_a_worker_that_disappeared_is_an_error(
     assert found.error is not None
     assert found.error["code"] == "job.interrupted"
     assert str(JobFolder(job.folder).log) in found.error["hint"]
-    assert "the same command resumes" in found.error["hint"]
+    assert "run the same command again" in found.error["hint"]
     assert store.history(job.id)[-1].source == "reconcile"
 
 

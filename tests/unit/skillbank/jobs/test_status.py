@@ -151,15 +151,19 @@ def test_following_ends_with_the_job_and_loses_nothing(writer: StatusWriter, pat
     assert [event.message for event in found] == ["Starting mask2former train", "last word"]
 
 
-def test_following_notices_a_replaced_file(writer: StatusWriter, path: Path) -> None:
-    writer.started()
+@pytest.mark.parametrize("how", ["removed", "emptied"])
+def test_following_notices_a_new_file(writer: StatusWriter, path: Path, how: str) -> None:
+    writer.running("a long message, so that what follows is shorter " * 3)
+    looks: list[str] = []
 
-    def replace(_: float) -> None:
-        path.unlink()
-        writer.success()
+    def renew(_: float) -> None:
+        looks.append(how)
+        path.unlink() if how == "removed" else path.write_text("")
+        writer.success("end")
 
-    found = list(read_events(path, follow=True, sleep=replace))
-    assert [event.status for event in found] == ["STARTED", "SUCCESS"]
+    found = list(read_events(path, follow=True, sleep=renew))
+    assert [event.status for event in found] == ["RUNNING", "SUCCESS"]
+    assert len(looks) == 1
 
 
 def test_a_full_disk_is_one_clear_error() -> None:

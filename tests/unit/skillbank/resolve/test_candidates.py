@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from job_bench import Bench
+from s3_server import CREDENTIALS, S3Server, client_for
 
 from skillbank.resolve.candidates import candidates, parse_name
 
@@ -120,6 +121,36 @@ def test_registered_files_come_before_the_folder(bench: Bench) -> None:
 
     assert where == "its registered artifacts"
     assert [(item.path, item.epoch, item.metrics) for item in found] == [(str(kept), 2, {"mIoU": 0.5})]
+
+
+def test_results_in_a_bucket_are_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = S3Server().start()
+    try:
+        for name, text in CREDENTIALS.items():
+            monkeypatch.setenv(name, text)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        client = client_for(server.url)
+        client.create_bucket(Bucket="bucket")
+        for name in (
+            "train/model_epoch_001.pth",
+            "train/inputs/model_epoch_002.pth",
+            "train/empty_epoch_003.pth",
+        ):
+            body = b"" if "empty" in name else b"x"
+            client.put_object(Bucket="bucket", Key=f"runs/1/{name}", Body=body)
+        job = bench.job("mask2former", "train", results_dir="s3://bucket/runs/1")
+
+        found, where = candidates(bench.store, job, [".pth"], any_name=False)
+        other = bench.job("mask2former", "train", results_dir="s3://bucket/runs/2")
+        nothing, _ = candidates(bench.store, other, [".pth"], any_name=False)
+    finally:
+        server.stop()
+
+    assert nothing == []
+    assert where == "s3://bucket/runs/1"
+    assert [(item.path, item.epoch) for item in found] == [
+        ("s3://bucket/runs/1/train/model_epoch_001.pth", 1)
+    ]
 
 
 def test_a_registered_file_that_was_deleted_is_not_offered(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from job_bench import Bench, join_network
 
-from skillbank.errors import ConflictError, NotFoundError
+from skillbank.errors import ConflictError, DataError, NotFoundError
 from skillbank.jobs.record import Job
 from skillbank.resolve.functions import FUNCTIONS, Applied, apply_functions, check_spec_params
 from skillbank.resolve.parents import Scope
@@ -95,7 +95,7 @@ def test_b06_has_no_other_rows_for_the_documented_actions() -> None:
 def test_all_skills_use_known_functions() -> None:
     seen = 0
     for network in networks():
-        assert check_spec_params(network) == []
+        check_spec_params(network)
         seen += sum(len(params) for params in load_skill_info(network).spec_params.values())
     assert seen > 60
 
@@ -131,11 +131,21 @@ def test_faults_of_a_skill_are_told(
 ) -> None:
     network = join_network(monkeypatch, tmp_path, "mask2former", info={"spec_params": params})
 
-    problems = check_spec_params(network)
+    with pytest.raises(DataError) as caught:
+        check_spec_params(network)
 
-    assert len(problems) == 1
-    assert words in problems[0].message
-    assert problems[0].hint
+    assert words in caught.value.message
+    assert caught.value.hint
+
+
+def test_all_faults_of_a_skill_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = {"train": {"train.seed": "guess", "train.sed": "verbose"}}
+    network = join_network(monkeypatch, tmp_path, "mask2former", info={"spec_params": params})
+
+    with pytest.raises(DataError) as caught:
+        check_spec_params(network)
+
+    assert len(caught.value.problems) == 2
 
 
 def test_the_checkpoint_of_the_parent_is_filled_in(bench: Bench) -> None:
@@ -315,6 +325,18 @@ def test_stage_two_goes_on_from_stage_two_with_the_stage_one_ancestor(bench: Ben
     assert applied.strong["train.checkpoint_2d"] == path_of(first)
     assert applied.strong["train.checkpoint_3d"] == path_of(second)
     assert "train.resume_training_checkpoint_path" not in {**applied.strong, **applied.weak}
+
+
+def test_an_epoch_concerns_the_parent_only(bench: Bench) -> None:
+    first = trained(bench, "nvpanoptix3d", STAGE_1)
+    second = bench.job("nvpanoptix3d", "train", STAGE_2, parent=first)
+    wanted = bench.checkpoint(second, "train/model_epoch_007.pth", epoch=7)
+
+    applied = apply(bench, "nvpanoptix3d", "train", STAGE_2, parent=second, method="epoch:7")
+
+    assert applied.strong["train.checkpoint_3d"] == str(wanted)
+    assert applied.strong["train.checkpoint_2d"] == path_of(first)
+    assert applied.problems == []
 
 
 def test_a_stage_that_no_job_trained_is_taken_over_from_the_parent(bench: Bench) -> None:

@@ -28,6 +28,8 @@ class Site:
         self.body = os.urandom(2_500_000)
         self.headers: dict[str, str] = {"ETag": '"v1"'}
         self.has_ranges = True
+        self.ignores_conditions = False
+        self.conditions: list[str | None] = []
         self.head_status = 200
         self.status: list[int] = []
         self.cut_at: list[int] = []
@@ -59,7 +61,13 @@ class Handler(BaseHTTPRequestHandler):
         site.seen.append((self.command, self.path, asked))
         body, code = site.body, status
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
-        unchanged = self.headers.get("If-Range") in (None, site.headers.get("ETag"), site.headers.get("Last-Modified"))
+        condition = self.headers.get("If-Range")
+        site.conditions.append(condition)
+        unchanged = site.ignores_conditions or condition in (
+            None,
+            site.headers.get("ETag"),
+            site.headers.get("Last-Modified"),
+        )
         extra = {}
         if status >= 400 or not self.path.startswith("/file"):
             code, body = (status if status >= 400 else 404), b"no"
@@ -137,9 +145,10 @@ def test_a_broken_download_goes_on(storage: Storage, site: Site, validator: dict
     assert second.startswith("bytes=")
     assert third.startswith("bytes=")
     assert 0 < int(second[6:-1]) <= int(third[6:-1])
+    assert site.conditions[-2:] == list(validator.values()) * 2
 
 
-@pytest.mark.parametrize("case", ["no ranges", "weak etag", "no validator", "changed"])
+@pytest.mark.parametrize("case", ["no ranges", "weak etag", "no validator", "changed", "changed, not told"])
 def test_otherwise_it_starts_again(storage: Storage, site: Site, case: str) -> None:
     site.cut_at = [2_000_000]
     if case == "no ranges":
@@ -150,6 +159,7 @@ def test_otherwise_it_starts_again(storage: Storage, site: Site, case: str) -> N
         site.headers = {}
     else:
         new = os.urandom(len(site.body))
+        site.ignores_conditions = case == "changed, not told"
         calls: list[int] = []
 
         def change(done: int, total: int, files: int) -> None:

@@ -82,6 +82,13 @@ def test_pointer_files_on_disk_are_followed(storage: Storage, tmp_path: Path) ->
     (tmp_path / "a.pth").write_text("weights")
     (tmp_path / "m_latest.pth").write_text("skillbank-link: a.pth\n")
     assert storage.fetch(str(tmp_path / "m_latest.pth")).resolve() == tmp_path / "a.pth"
+    for target, same in (("/etc/passwd", True), ("gone.pth", False)):
+        (tmp_path / "x_latest.pth").write_text(f"skillbank-link: {target}\n")
+        if same:
+            assert storage.fetch(str(tmp_path / "x_latest.pth")) == tmp_path / "x_latest.pth"
+        else:
+            with pytest.raises(NotFoundError, match="gone.pth"):
+                storage.fetch(str(tmp_path / "x_latest.pth"))
 
 
 def test_nothing_half_written_gets_a_name(tmp_path: Path) -> None:

@@ -125,6 +125,22 @@ def test_tree_of_a_changed_prefix_fetches_the_change_only(
     assert {p.name: p.read_bytes() for p in before.iterdir()} == {"a": b"1", "b": b"2", "c": b"3"}
 
 
+def test_tree_of_changed_content_of_equal_size(storage: Storage, fill: Fill, bucket: str) -> None:
+    fill({"d/a": b"1"})
+    before = storage.fetch_tree(f"s3://{bucket}/d")
+    fill({"d/a": b"2"})
+    after = storage.fetch_tree(f"s3://{bucket}/d")
+    assert ((before / "a").read_bytes(), (after / "a").read_bytes()) == (b"1", b"2")
+
+
+def test_a_tree_with_a_cut_file_is_mended(storage: Storage, fill: Fill, bucket: str) -> None:
+    fill({"d/a": b"12345", "d/b": b"2"})
+    file = storage.fetch_tree(f"s3://{bucket}/d") / "a"
+    file.chmod(0o644)
+    file.write_bytes(b"")
+    assert (storage.fetch_tree(f"s3://{bucket}/d") / "a").read_bytes() == b"12345"
+
+
 def test_damaged_tree_is_mended_without_downloads(
     storage: Storage, fill: Fill, bucket: str, server: S3Server
 ) -> None:
@@ -296,7 +312,7 @@ def test_a_pointer_cannot_lead_out(storage: Storage, fill: Fill, bucket: str) ->
     fill({"d/x_latest.pth": b"skillbank-link: ../../../../etc/passwd\n", "d/a": b"1"})
     folder = storage.fetch_tree(f"s3://{bucket}/d")
     assert not (folder / "x_latest.pth").is_symlink()
-    with pytest.raises(NotFoundError):
+    with pytest.raises(StorageError, match="is a link to '../../../../etc/passwd', out of its folder"):
         storage.fetch(f"s3://{bucket}/d/x_latest.pth")
 
 

@@ -34,14 +34,18 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-def test_everything_is_there_at_the_end(storage: Storage, bucket: str, client: Any, results: Path) -> None:
+def test_everything_is_there_at_the_end(
+    storage: Storage, bucket: str, client: Any, server: S3Server, results: Path
+) -> None:
     with Uploader(results, f"s3://{bucket}/job", interval_s=NEVER, storage=storage, excludes=["inputs/"]):
         (results / "inputs").mkdir()
         (results / "inputs" / "big").write_bytes(b"x")
         (results / "m.pth").write_bytes(b"weights")
-        (results / "m_latest.pth").symlink_to("m.pth")
+        (results / "a_latest.pth").symlink_to("m.pth")
         (results / "half.pth.part").write_bytes(b"x")
-    assert keys(client, bucket) == {"job/m.pth": b"weights", "job/m_latest.pth": b"skillbank-link: m.pth\n"}
+    assert keys(client, bucket) == {"job/m.pth": b"weights", "job/a_latest.pth": b"skillbank-link: m.pth\n"}
+    order = [seen.path for seen in server.seen if seen.method == "PUT"]
+    assert order == [f"/{bucket}/job/m.pth", f"/{bucket}/job/a_latest.pth"]
 
 
 def test_a_file_is_sent_when_it_was_the_same_in_two_looks(

@@ -126,13 +126,13 @@ def test_overrides_and_what_is_missing(cli: Callable) -> None:
         "--format",
         "front3d",
         "--train",
-        "s3://b/train",
+        "s3://bucket/train",
     )
     refused = cli(*words)
     assert refused.code == 3
     assert "dataset.val.json_path" in refused.err
-    found = cli(*words, "--eval", "s3://b/eval").json()
-    assert found["dataset.train.json_path"] == "s3://b/train/meta/train.json"
+    found = cli(*words, "--eval", "s3://bucket/eval").json()
+    assert found["dataset.train.json_path"] == "s3://bucket/train/meta/train.json"
 
 
 def test_data_check_lists_all_that_is_missing(cli: Callable, tmp_path: Path) -> None:
