@@ -1,4 +1,4 @@
-"""Build hook: wheels carry the bank's files below ``skillbank/_bank``; editable installs read the checkout."""
+"""Build hook: wheels carry the bank's files below ``skillbank/_bank``; editable ones read the checkout."""
 
 from pathlib import Path
 from typing import Any

@@ -59,7 +59,7 @@ def create_job(network: str, action: str, *, dry_run: bool = False, **options: U
     if dry_run:
         return _unrecorded(plan, options)
     if plan.launcher.name in ("local", "debug"):
-        require_runtime(find_network(network), route=plan.decision.route)
+        require_runtime(find_network(network), route=plan.decision.route, action=action)
     job = plan.store.create(
         plan.request,
         name=options.get("name") or "",

@@ -25,11 +25,12 @@ def has_implementation(network: Network) -> bool:
     return is_installed(network.impl)
 
 
-def require_runtime(network: Network, *, route: str = "direct") -> None:
+def require_runtime(network: Network, *, route: str = "direct", action: str = "") -> None:
     """Refuse a job that could not run here.
 
     Args:
         route: ``automl`` needs the search engine too.
+        action: ``gen_trt_engine`` needs TensorRT too.
 
     Raises:
         RuntimeMissingError: names what is missing and how to get it.
@@ -52,4 +53,10 @@ def require_runtime(network: Network, *, route: str = "direct") -> None:
             "a search needs Optuna, which is not installed",
             hint=f"{_INSTALL.format(extra='automl')}, or train directly with policy off",
             key="optuna",
+        )
+    if action == "gen_trt_engine" and not is_installed("tensorrt"):
+        raise RuntimeMissingError(
+            "building an engine needs TensorRT, which is not installed",
+            hint=f"{_INSTALL.format(extra='trt')} on a machine with an NVIDIA GPU",
+            key="tensorrt",
         )

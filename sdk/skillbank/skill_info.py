@@ -43,7 +43,9 @@ class _Info(BaseModel):
 class Input(_Info):
     """A spec key of an action that names data to be brought to the machine."""
 
-    type: Literal["file", "folder", "file_or_folder"] = Field(description="what the command expects at this key")
+    type: Literal["file", "folder", "file_or_folder"] = Field(
+        description="what the command expects at this key"
+    )
     optional: bool = Field(default=False, description="the action runs without it")
     archive: Literal["keep", "extract", "extract_to_parent"] = Field(
         default="keep",
@@ -66,11 +68,16 @@ class ActionInfo(_Info):
     mode: Literal["config"] = Field(default="config", description="the command reads a spec file")
     inputs: dict[str, Input] = Field(default_factory=dict, description="spec keys that name data")
     outputs: dict[str, Output] = Field(default_factory=dict, description="spec keys that name results")
-    upload_excludes: list[str] = Field(default_factory=list, description="gitignore-style patterns not uploaded")
-    accepts: list[str] = Field(
-        default_factory=lambda: [".pth"], description="file endings of a parent's artifact this action can take"
+    upload_excludes: list[str] = Field(
+        default_factory=list, description="gitignore-style patterns not uploaded"
     )
-    produces: list[str] = Field(default_factory=list, description="file endings of artifacts it leaves for others")
+    accepts: list[str] = Field(
+        default_factory=lambda: [".pth"],
+        description="file endings of a parent's artifact this action can take",
+    )
+    produces: list[str] = Field(
+        default_factory=list, description="file endings of artifacts it leaves for others"
+    )
 
 
 class Condition(_Info):
@@ -85,7 +92,9 @@ class FromMetadata(_Info):
     """A value taken from metadata of the request."""
 
     key: str
-    mapping: dict[str, Any] = Field(default_factory=dict, description="metadata value -> spec value; * = any other")
+    mapping: dict[str, Any] = Field(
+        default_factory=dict, description="metadata value -> spec value; * = any other"
+    )
     default: Any = Field(default=None, description="value when the metadata key is absent")
 
 
@@ -93,7 +102,9 @@ class ConvertJobPath(_Info):
     """A file in the results of the conversion job that prepared the dataset."""
 
     pattern: str = Field(description="file name in the job's results; {split} is replaced")
-    split_key: str = Field(default="aicity.split", description="spec key of the conversion job that names the split")
+    split_key: str = Field(
+        default="aicity.split", description="spec key of the conversion job that names the split"
+    )
     fallback_split: str = Field(default="train", description="split when that key is empty or lists several")
     in_dataset: bool = Field(
         default=False, description="the pattern names a place in the dataset, not in the results of the job"
@@ -106,7 +117,9 @@ class SourceRule(_Info):
     Exactly one of `source`, `value`, `value_from_metadata` or `convert_job` is the origin.
     """
 
-    source: list[Role] = Field(default_factory=list, description="datasets in order of preference; first given wins")
+    source: list[Role] = Field(
+        default_factory=list, description="datasets in order of preference; first given wins"
+    )
     path: str = Field(default="", description="path inside the dataset; empty = its root")
     path_from_format: dict[str, str] = Field(
         default_factory=dict, description="dataset format -> path, where it differs by format; * = any other"
@@ -117,7 +130,9 @@ class SourceRule(_Info):
     value: Any = Field(default=None, description="a constant")
     value_from_metadata: FromMetadata | None = None
     convert_job: ConvertJobPath | None = None
-    conditional: Condition | None = Field(default=None, description="the rule counts only under this condition")
+    conditional: Condition | None = Field(
+        default=None, description="the rule counts only under this condition"
+    )
     optional: bool = Field(default=False, description="a missing dataset is no error")
     multiple: bool = Field(default=False, description="the key takes a list, one entry for each dataset")
 
@@ -157,8 +172,12 @@ class SkillInfo(_Info):
         default_factory=dict, description="action -> spec key -> parent-job function or download"
     )
     stages: Stages | None = Field(default=None, description="stages of training, for networks that have them")
-    spec_shorthand_keys: dict[str, str] = Field(default_factory=dict, description="short name -> dotted spec key")
-    spec_templates: dict[str, str] = Field(default_factory=dict, description="action -> template, relative path")
+    spec_shorthand_keys: dict[str, str] = Field(
+        default_factory=dict, description="short name -> dotted spec key"
+    )
+    spec_templates: dict[str, str] = Field(
+        default_factory=dict, description="action -> template, relative path"
+    )
     depends_on: list[str] = Field(default_factory=list, description="skills this one sends the reader to")
     notes: list[str] = Field(default_factory=list, description="facts worth knowing, one sentence each")
 
@@ -173,7 +192,9 @@ def _load(path: Path, stamp: int) -> SkillInfo:
     try:
         return SkillInfo.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as err:
-        raise DataError(f"{path}: {err}", hint="compare with schemas/skill_info.schema.json", key=str(path)) from err
+        raise DataError(
+            f"{path}: {err}", hint="compare with schemas/skill_info.schema.json", key=str(path)
+        ) from err
 
 
 def load_skill_info(network: Network) -> SkillInfo:

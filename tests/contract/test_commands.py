@@ -1,7 +1,8 @@
 """Every command line of the product documentation, letter for letter, in a strict shell.
 
-Here: the lines that need no implementation of a network, and what the others say in a version without one. The whole
-scripts, run top to bottom with stand-ins for the implementations, are in ``tests/e2e/test_documented_scripts.py``.
+Here: the lines that need no implementation of a network, and what the others say in a version without one.
+The whole scripts, run top to bottom with stand-ins for the implementations, are in
+``tests/e2e/test_documented_scripts.py``.
 """
 
 import json
@@ -106,7 +107,7 @@ def test_d01_every_sub_task_has_a_spec(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == len(tasks)
 
 
-# --- a version without implementations ------------------------------------------------------------------------------
+# --- a version without implementations
 
 
 class Machine:
@@ -175,7 +176,7 @@ def test_without_an_implementation_a_job_is_refused_with_exit_5(number: str, mac
     assert KEY not in done.stderr
 
 
-# --- traps ----------------------------------------------------------------------------------------------------------
+# --- traps
 
 
 @needs_jq
@@ -213,8 +214,8 @@ def test_an_empty_variable_is_a_usage_error_that_names_the_flag(
 
 
 def test_specs_saved_as_yaml_or_json_and_train_specs_for_other_actions(machine: Machine) -> None:
-    """JSON in a file named .yaml is read; blocks of other actions are no problem, and no quantize block is asked for."""
-    from skillbank.specs.load import build_spec, read_spec
+    """JSON in a file named .yaml is read; blocks of other actions are no problem, none is asked for."""
+    from skillbank.specs.load import Layer, build_spec, read_spec
 
     work = machine.root / "saved"
     work.mkdir()
@@ -222,8 +223,6 @@ def test_specs_saved_as_yaml_or_json_and_train_specs_for_other_actions(machine: 
     (work / "real.yaml").write_text("train:\n  num_epochs: 3\n")
     assert read_spec(f"@{work / 'spec.yaml'}")["train"]
     assert read_spec(work / "real.yaml") == {"train": {"num_epochs": 3}}
-    from skillbank.specs.load import Layer
-
     for action, key in (("evaluate", "evaluate"), ("inference", "inference"), ("export", "export")):
         layers = [Layer("file", "spec.yaml", read_spec(work / "spec.yaml"))]
         spec = build_spec("oneformer", action, layers, draft=True).nested()
@@ -232,7 +231,7 @@ def test_specs_saved_as_yaml_or_json_and_train_specs_for_other_actions(machine: 
 
 
 def test_parents_are_resolved_before_anything_is_refused(machine: Machine) -> None:
-    """A stage-2 parent serves an export, an evaluation dataset serves as test split, 2D weights come from stage 1."""
+    """A stage-2 parent serves an export, an evaluation dataset is the test split, stage 1 gives the weights."""
     first = machine.trained("nvpanoptix3d", dataset={"enable_3d": False})
     second = machine.trained("nvpanoptix3d", dataset={"enable_3d": True})
     plans = {

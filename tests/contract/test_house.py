@@ -16,7 +16,8 @@ def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     path = [str(root / part) for part in ("sdk", "runners", "model_impl")]
     return subprocess.run(
         [str(BIN / "lint-imports"), "--config", str(root / "pyproject.toml"), "--no-cache"],
-        cwd=root, capture_output=True, text=True, check=False, env={"PYTHONPATH": ":".join(path), "PATH": str(BIN)},
+        cwd=root, capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": ":".join(path), "PATH": str(BIN)},
     )  # fmt: skip
 
 

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-HEAVY = ("torch", "pytorch_lightning", "boto3", "botocore", "jsonschema", "requests", "rich", "optuna", "numpy")
+HEAVY = (
+    "torch",
+    "pytorch_lightning",
+    "boto3",
+    "botocore",
+    "jsonschema",
+    "requests",
+    "rich",
+    "optuna",
+    "numpy",
+)
 
 PROBE = """
 import json, sys
@@ -55,8 +65,14 @@ def test_light_commands_import_nothing_heavy(module: str, words: list[str], tmp_
     ("module", "words"),
     [
         ("tao", ["mask2former", "get-job-schema", "--action", "train"]),
-        ("tao", ["sparse4d", "get-job-schema", "--action", "train", "--base-experiment-id", "sparse4d-scratch"]),
-        ("tao_client", ["oneformer", "get-spec", "--action", "train", "--job_type", "experiment", "--id", "x"]),
+        (
+            "tao",
+            ["sparse4d", "get-job-schema", "--action", "train", "--base-experiment-id", "sparse4d-scratch"],
+        ),
+        (
+            "tao_client",
+            ["oneformer", "get-spec", "--action", "train", "--job_type", "experiment", "--id", "x"],
+        ),
     ],
 )
 def test_packaged_schemas_need_neither_models_nor_an_option_parser(

@@ -1,7 +1,7 @@
-"""The documented scripts, pasted top to bottom into one strict shell; stand-ins compute, everything else is real.
+"""The documented scripts, pasted top to bottom into one strict shell; only the networks are stand-ins.
 
-What a reader of the documents does between two lines - saving a spec to the file that the next line names, filling in
-the data - is done here too, marked with ``# reader``.
+What a reader of the documents does between two lines - saving a spec to the file that the next line names,
+filling in the data - is done here too, marked with ``# reader``.
 """
 
 import json
@@ -39,13 +39,14 @@ class Shell:
 
     def run(self, script: list[str]) -> dict[str, str]:
         """Run the lines; gives the variables that end in JOB_ID."""
-        text = "\n".join([*script, 'for name in ${!STAGE*} ${!EVAL*} ${!INFER*} ${!EXPORT*} ${!TRAIN*} ${!JOB*}; do',
-                          '  [[ $name == *JOB_ID ]] && echo "$name=${!name}"', "done", "true"])  # fmt: skip
+        names = "${!STAGE*} ${!EVAL*} ${!INFER*} ${!EXPORT*} ${!TRAIN*} ${!JOB*}"
+        tell = f'for name in {names}; do [[ $name == *JOB_ID ]] && echo "$name=${{!name}}"; done; true'
+        text = "\n".join([*script, tell])
         variables = {"DATASET_URI": str(self.data)}
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
-            cwd=self.work, env={**self.env, **variables}, capture_output=True, text=True, check=False, timeout=280,
-            stdin=subprocess.DEVNULL,
+            cwd=self.work, env={**self.env, **variables}, capture_output=True, text=True, check=False,
+            timeout=280, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         (self.root / "stdout").write_text(done.stdout)
         assert done.returncode == 0, done.stderr
@@ -55,7 +56,7 @@ class Shell:
             for line in done.stdout.splitlines()
             if "_JOB_ID=" in line or line[:7] == "JOB_ID="
         ]
-        return {name: value for name, value in rows}
+        return dict(rows)
 
     def line(self, number: str) -> str:
         """A documented line; listings look where the results are."""
@@ -91,7 +92,7 @@ def shell(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Shell:
 
 
 def test_document_a_in_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nvpanoptix3d as a service: two training stages, evaluation, inference, export, none waited for in between."""
+    """nvpanoptix3d as a service: two stages, evaluation, inference, export, none waited for in between."""
     a = shell(tmp_path, "nvpanoptix3d", monkeypatch)
     script = [
         a.line("A01"), a.line("A02"),

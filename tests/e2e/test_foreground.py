@@ -103,7 +103,9 @@ def test_a_foreground_job_ends_with_its_command(number: signal.Signals, place: P
 
 def test_a_failed_job_is_exit_6_with_its_own_hint(place: Place) -> None:
     """In the foreground and with --wait; a child of the failed job fails too and says why."""
-    code, out, err = place.run("tao", "model", "toy", "train", "-e", "spec.yaml", "train.fail=memory", "-o", "json")
+    code, out, err = place.run(
+        "tao", "model", "toy", "train", "-e", "spec.yaml", "train.fail=memory", "-o", "json"
+    )
     assert code == 6
     failed = json.loads(out)
     assert failed["state"] == "error"
@@ -113,15 +115,15 @@ def test_a_failed_job_is_exit_6_with_its_own_hint(place: Place) -> None:
     assert "dataset.batch_size" in error["hint"]
     assert "Traceback" not in err.splitlines()[-2]
     code, out, err = place.run(
-        "tao", "toy", "create-job", "--action", "evaluate", "--specs", "@spec.yaml", "--parent-job-id", failed["id"],
-        "dataset.test_file=points.txt", "--wait",
+        "tao", "toy", "create-job", "--action", "evaluate", "--specs", "@spec.yaml",
+        "--parent-job-id", failed["id"], "dataset.test_file=points.txt", "--wait",
     )  # fmt: skip
     assert code == 6, err
     assert failed["id"] in err
 
 
 def test_jobs_in_the_background_and_the_same_key_again(place: Place) -> None:
-    """create-job returns at once; an idempotency key gives the first job again; logs and watching work meanwhile."""
+    """create-job returns at once, an idempotency key gives the first job again, logs can be followed."""
     words = ("tao", "toy", "create-job", "--action", "train", "--specs", "@spec.yaml", "--workspace-id", "w",
              "--idempotency-key", "once", "train.num_epochs=1")  # fmt: skip
     code, out, err = place.run(*words)

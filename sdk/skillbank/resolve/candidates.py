@@ -31,7 +31,7 @@ NAME_PATTERNS = (
     "model_best_*",
     "*_latest",
 )
-_SKIPPED_FOLDERS = frozenset({"inputs"})
+_SKIPPED_FOLDERS = frozenset({"inputs", "ptm"})
 _PARTIAL = (".part", ".tmp", ".partial", ".incomplete", ".download")
 # Kinds of artifacts that are weights or graphs; reports, metrics and pretrained files never compete.
 _KINDS = frozenset({"checkpoint", "onnx", "engine"})

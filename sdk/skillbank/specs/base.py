@@ -117,7 +117,7 @@ def setting(
     """A field of a spec section: default, bounds and description stand here and nowhere else.
 
     `min_length` and `max_length` bound strings and lists; options are a `Literal` annotation. Lists and maps
-    are copied for every spec, and are not searched unless `automl` says otherwise. `FieldNote` has the others.
+    are copied for every spec, and are not searched unless `automl` says otherwise; see `FieldNote`.
     """
     if automl is None and isinstance(default, list | dict):
         automl = False

@@ -85,8 +85,6 @@ class Downloader:
             if handle is None:
                 self._meter.add(entry.size or 0, finished=1)
                 return
-            if not slot.is_trusted:
-                os.ftruncate(handle, 0)
             self._complete(entry, slot, lambda: self._transfer.whole(entry, handle))
 
     def _fetch_ranges(self, entry: Entry, slot: Slot, pool: Executor) -> None:

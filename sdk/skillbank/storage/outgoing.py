@@ -47,7 +47,7 @@ class Item:
 
 
 def collect_items(folder: Path, excludes: Ignore) -> list[Item]:
-    """The files below a folder, links last, so that a link is never seen before what it leads to.
+    """The files below a folder, sorted by name.
 
     Links to folders and links that lead out of the folder are left out, with a warning for the latter.
 
@@ -57,8 +57,7 @@ def collect_items(folder: Path, excludes: Ignore) -> list[Item]:
     """
     if not folder.is_dir():
         raise missing_local(folder)
-    items = list(_walk(folder, folder, excludes))
-    return sorted(items, key=lambda item: (item.target is not None, item.name))
+    return sorted(_walk(folder, folder, excludes), key=lambda item: item.name)
 
 
 def _walk(folder: Path, root: Path, excludes: Ignore) -> Iterator[Item]:
@@ -95,6 +94,8 @@ def send_all(
     store: Store, items: Sequence[Item], uri: str, *, workers: int, keep_going: bool = False
 ) -> tuple[list[Item], list[SkillBankError]]:
     """Send the items below `uri`: small ones side by side, large ones one by one, each in parallel parts.
+
+    Links go last, so that one is never seen before what it leads to.
 
     Returns:
         What was sent, and what went wrong. Without `keep_going` nothing new is begun after the first problem.

@@ -60,7 +60,8 @@ class Bench:
 
     def search(self, settings: Settings) -> Search:
         return Search(
-            self.store, self.job, SPEC, settings, launch=self.launch, cancel=lambda job: self.canceled.append(job.id),
+            self.store, self.job, SPEC, settings, launch=self.launch,
+            cancel=lambda job: self.canceled.append(job.id),
             results=Path(self.job.results_dir), sleep=lambda seconds: None,
         )  # fmt: skip
 
@@ -113,7 +114,8 @@ def test_patience_and_time(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "b")
     times = iter(range(0, 1_000_000, 1000))
     timed = Search(
-        bench.store, bench.job, SPEC, Settings(trials=50, max_hours=1, keys=("train.optim.lr",), metric="mIoU"),
+        bench.store, bench.job, SPEC,
+        Settings(trials=50, max_hours=1, keys=("train.optim.lr",), metric="mIoU"),
         launch=bench.launch, cancel=lambda job: None, results=tmp_path / "r", clock=lambda: next(times),
     )  # fmt: skip
     timed.run()

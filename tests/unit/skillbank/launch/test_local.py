@@ -74,7 +74,7 @@ def test_the_worker_is_detached_and_runs_in_its_folder(
 
 
 def test_a_running_job_is_running(launcher: LocalLauncher, started: Callable[..., dict[str, Any]]) -> None:
-    ref = started("sleep 60")
+    ref = started("exec sleep 60")
     assert launcher.status(ref).state == "running"
 
 
@@ -88,7 +88,7 @@ def test_no_zombie_is_left_to_the_creator(started: Callable[..., dict[str, Any]]
 def test_a_killed_worker_is_an_error_in_the_store(
     launcher: LocalLauncher, started: Callable[..., dict[str, Any]], store: JobStore, job: Job
 ) -> None:
-    ref = started("sleep 60")
+    ref = started("exec sleep 60")
     store.transition(job.id, "running", source="worker")
     os.kill(ref["worker"]["pid"], signal.SIGKILL)
     found = store.wait(job.id, timeout_s=10, poll_s=0.02)
@@ -122,7 +122,7 @@ def test_a_killed_supervisor_does_not_end_the_job(
 
 
 def test_both_killed_is_an_error(started: Callable[..., dict[str, Any]], store: JobStore, job: Job) -> None:
-    ref = started("sleep 60")
+    ref = started("exec sleep 60")
     for name in ("supervisor", "worker"):
         os.kill(ref[name]["pid"], signal.SIGKILL)
     assert store.wait(job.id, timeout_s=10, poll_s=0.02).state == "error"
@@ -170,7 +170,7 @@ def test_cancel_kills_what_does_not_listen(
 def test_canceling_a_job_by_its_id_settles_the_record(
     started: Callable[..., dict[str, Any]], store: JobStore, job: Job
 ) -> None:
-    started("sleep 60")
+    started("exec sleep 60")
     store.transition(job.id, "running", source="worker")
     assert cancel_job(store, job.id).state == "canceled"
     assert [entry.state for entry in store.history(job.id)] == ["pending", "running", "canceling", "canceled"]
@@ -188,7 +188,7 @@ def test_a_job_that_was_not_started_is_canceled_too(
 def test_a_job_of_another_machine_is_not_touched(
     launcher: LocalLauncher, started: Callable[..., dict[str, Any]]
 ) -> None:
-    ref = started("sleep 60")
+    ref = started("exec sleep 60")
     elsewhere = {name: {**ref[name], "host": "elsewhere"} for name in ("worker", "supervisor")}
     moved = {**ref, **elsewhere}
     assert launcher.status(moved).state == "unknown"
@@ -200,7 +200,7 @@ def test_a_job_of_another_machine_is_not_touched(
 def test_a_job_that_runs_is_not_started_twice(
     launcher: LocalLauncher, started: Callable[..., dict[str, Any]], shell: MakeBundle
 ) -> None:
-    started("sleep 60")
+    started("exec sleep 60")
     with pytest.raises(LaunchError, match="it runs already"):
         launcher.submit(shell("true"))
 

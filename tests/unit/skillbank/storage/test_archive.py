@@ -165,7 +165,10 @@ def test_links_that_stay_inside_are_kept(tmp_path: Path) -> None:
         ([member("l", tarfile.SYMTYPE, "../../x")], "out of the folder"),
         ([member("d/l", tarfile.SYMTYPE, "../../x")], "out of the folder"),
         ([member("l", tarfile.SYMTYPE, "")], "leads to ''"),
-        ([member("a/b/top", tarfile.SYMTYPE, "../.."), member("l", tarfile.SYMTYPE, "a/b/top/../x")], "out of"),
+        (
+            [member("a/b/top", tarfile.SYMTYPE, "../.."), member("l", tarfile.SYMTYPE, "a/b/top/../x")],
+            "out of",
+        ),
         ([member("l", tarfile.LNKTYPE, "../x")], "leads out of the folder"),
         ([member("l", tarfile.LNKTYPE, "/etc/passwd")], "is absolute"),
         ([member("l", tarfile.LNKTYPE, "nothing")], "no earlier file"),
@@ -306,7 +309,12 @@ def test_an_archive_inside_stays_a_file(tmp_path: Path) -> None:
 
 
 def test_litter_of_desktops_is_left_out(tmp_path: Path) -> None:
-    files = {"images/a.png": b"1", "images/._a.png": b"x", "__MACOSX/images/._a.png": b"x", "images/.DS_Store": b"x"}
+    files = {
+        "images/a.png": b"1",
+        "images/._a.png": b"x",
+        "__MACOSX/images/._a.png": b"x",
+        "images/.DS_Store": b"x",
+    }
     folder = unpack(make(tmp_path / "a.zip", files), tmp_path / "into")
     assert content(folder) == {"images/a.png": b"1"}
     assert content_folder(folder).name == "images"
@@ -330,7 +338,9 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(Path, "open", refuse)
         with pytest.raises(StorageError, match=r"the disk is full: 1001 bytes .* are needed, \d+ bytes"):
             unpack(archive, tmp_path / "into")
-    assert [p for p in (tmp_path / "into").iterdir() if p.suffix not in (".lock",) and p.name != ".digests"] == []
+    assert [
+        p for p in (tmp_path / "into").iterdir() if p.suffix not in (".lock",) and p.name != ".digests"
+    ] == []
     assert len(content(unpack(archive, tmp_path / "into"))) == 2
 
 

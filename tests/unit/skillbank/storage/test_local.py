@@ -53,7 +53,10 @@ def test_stat_and_list(storage: Storage, tmp_path: Path) -> None:
     assert folder is not None
     assert (file.size, file.is_folder, folder.is_folder) == (2, False, True)
     found = storage.list(f"{tmp_path}/d/")
-    assert [(entry.uri, entry.size) for entry in found] == [(f"{tmp_path}/d/b", 2), (f"{tmp_path}/d/sub/a", 1)]
+    assert [(entry.uri, entry.size) for entry in found] == [
+        (f"{tmp_path}/d/b", 2),
+        (f"{tmp_path}/d/sub/a", 1),
+    ]
     assert [entry.uri for entry in storage.list(f"{tmp_path}/d/b")] == [f"{tmp_path}/d/b"]
     with pytest.raises(StorageError, match="is a file, not a folder"):
         storage.fetch_tree(f"{tmp_path}/d/b")
@@ -135,7 +138,9 @@ def test_a_disk_too_small_is_told_before_the_download(
     make_storage: MakeStorage, fill: Fill, bucket: str, server: S3Server, tiny_disk: Path
 ) -> None:
     fill({"d/a": b"x" * 700_000, "d/b": b"y" * 700_000})
-    with pytest.raises(StorageError, match=r"the disk is full: 1400000 bytes \(1.4 MB\) are needed, \d+ bytes") as caught:
+    with pytest.raises(
+        StorageError, match=r"the disk is full: 1400000 bytes \(1.4 MB\) are needed, \d+ bytes"
+    ) as caught:
         make_storage(cache_dir=tiny_disk / "cache").fetch_tree(f"s3://{bucket}/d")
     assert "SKILLBANK_HOME" in caught.value.hint
     assert server.gets() == []
@@ -153,7 +158,9 @@ def test_a_disk_that_fills_up_meanwhile(
 ) -> None:
     fill({"d/a": b"x" * 700_000, "d/b": b"y" * 700_000, "d/c": b"z"})
     monkeypatch.setattr("skillbank.storage.download.require_room", lambda *_: None)
-    with pytest.raises(StorageError, match=r"the disk is full: 700000 bytes .* are needed, \d+ bytes .* are free"):
+    with pytest.raises(
+        StorageError, match=r"the disk is full: 700000 bytes .* are needed, \d+ bytes .* are free"
+    ):
         make_storage(cache_dir=tiny_disk / "cache", part_bytes=part_bytes).fetch_tree(f"s3://{bucket}/d")
     left = [path.stat().st_size for path in tiny_disk.rglob("*") if path.is_file()]
     assert all(path.suffix not in (".part", ".done") for path in tiny_disk.rglob("*"))

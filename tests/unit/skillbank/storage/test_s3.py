@@ -164,7 +164,9 @@ def test_a_copy_of_the_wrong_size_is_fetched_again(
     assert len(server.gets()) == 2
 
 
-def test_large_objects_come_in_ranges(make_storage: MakeStorage, fill: Fill, bucket: str, server: S3Server) -> None:
+def test_large_objects_come_in_ranges(
+    make_storage: MakeStorage, fill: Fill, bucket: str, server: S3Server
+) -> None:
     body = os.urandom(1_000_003)
     fill({"d/large": body, "d/small": b"s"})
     folder = make_storage(part_bytes=300_000).fetch_tree(f"s3://{bucket}/d")
@@ -247,7 +249,9 @@ def test_unsigned_requests_are_announced(
     assert len(said) == 1
 
 
-def test_a_pool_for_all_workers(make_storage: MakeStorage, fill: Fill, bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pool_for_all_workers(
+    make_storage: MakeStorage, fill: Fill, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
     fill({f"d/{i}": b"1" for i in range(40)})
     with caplog.at_level(logging.WARNING):
         make_storage(workers=16).fetch_tree(f"s3://{bucket}/d")

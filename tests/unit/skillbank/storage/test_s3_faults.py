@@ -23,10 +23,16 @@ MakeStorage = Callable[..., Storage]
 
 def left_over(folder: Path) -> list[str]:
     """Files that are not finished."""
-    return [path.name for path in folder.rglob("*") if path.is_file() and path.suffix in (".part", ".done", ".tmp")]
+    return [
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix in (".part", ".done", ".tmp")
+    ]
 
 
-def test_a_dropped_connection_is_continued(storage: Storage, fill: Fill, bucket: str, server: S3Server) -> None:
+def test_a_dropped_connection_is_continued(
+    storage: Storage, fill: Fill, bucket: str, server: S3Server
+) -> None:
     body = os.urandom(3_000_000)
     fill({"x.bin": body})
     server.faults.append(Fault("drop", path=f"/{bucket}/x.bin", at=2_500_000))
@@ -36,7 +42,9 @@ def test_a_dropped_connection_is_continued(storage: Storage, fill: Fill, bucket:
     assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= 2_500_000
 
 
-def test_a_dropped_range_is_continued(make_storage: MakeStorage, fill: Fill, bucket: str, server: S3Server) -> None:
+def test_a_dropped_range_is_continued(
+    make_storage: MakeStorage, fill: Fill, bucket: str, server: S3Server
+) -> None:
     body = os.urandom(1_000_000)
     fill({"x.bin": body})
     server.faults.append(Fault("drop", path=f"/{bucket}/x.bin", at=100_000, skip=1))
@@ -200,7 +208,9 @@ def test_refusals_are_one_clear_error(
     assert CREDENTIALS["AWS_ACCESS_KEY_ID"] not in said
 
 
-def test_denied_head_is_told_from_missing(storage: Storage, fill: Fill, bucket: str, server: S3Server) -> None:
+def test_denied_head_is_told_from_missing(
+    storage: Storage, fill: Fill, bucket: str, server: S3Server
+) -> None:
     server.faults.append(Fault("status", path=".*", method="HEAD", status=403, times=1))
     with pytest.raises(StorageError, match="denies access"):
         storage.exists(f"s3://{bucket}/x")
@@ -285,7 +295,11 @@ def test_settings_that_cannot_be_used(
 
 
 def test_no_secret_in_debug_logs(
-    make_storage: MakeStorage, fill: Fill, bucket: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    make_storage: MakeStorage,
+    fill: Fill,
+    bucket: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill({"x": b"1"})
     monkeypatch.setenv("AWS_SESSION_TOKEN", "session-token-5ecret")
@@ -331,7 +345,9 @@ def test_a_killed_process_leaves_nothing_in_the_way(
         "Storage(Path(sys.argv[1])).fetch(sys.argv[2], progress=die)"
     )
     uri = f"s3://{bucket}/x.bin"
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "cache"), uri], check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "cache"), uri], check=False, timeout=60
+    )
     assert done.returncode == 9
     assert left_over(tmp_path / "cache") != []
     server.seen.clear()

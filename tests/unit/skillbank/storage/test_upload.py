@@ -85,7 +85,10 @@ def test_it_looks_by_itself(storage: Storage, bucket: str, client: Any, results:
 
 
 def test_the_rest_is_sent_after_a_failure(storage: Storage, bucket: str, client: Any, results: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Uploader(results, f"s3://{bucket}/j", interval_s=NEVER, storage=storage):
+    with (
+        pytest.raises(ZeroDivisionError),
+        Uploader(results, f"s3://{bucket}/j", interval_s=NEVER, storage=storage),
+    ):
         (results / "m.pth").write_bytes(b"1")
         raise ZeroDivisionError
     assert keys(client, bucket) == {"j/m.pth": b"1"}
@@ -127,7 +130,12 @@ def test_handlers_of_the_program_are_left_alone(storage: Storage, bucket: str, r
 
 @pytest.mark.usefixtures("no_backoff")
 def test_a_look_that_fails_is_made_up_for(
-    storage: Storage, bucket: str, client: Any, server: S3Server, results: Path, caplog: pytest.LogCaptureFixture
+    storage: Storage,
+    bucket: str,
+    client: Any,
+    server: S3Server,
+    results: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     server.faults.append(Fault("status", path=f"/{bucket}/job/.*", method="PUT", times=3))
     with (
@@ -144,7 +152,12 @@ def test_a_look_that_fails_is_made_up_for(
 
 @pytest.mark.usefixtures("no_backoff")
 def test_files_that_cannot_be_sent_are_an_error_unless_the_job_failed(
-    storage: Storage, bucket: str, client: Any, server: S3Server, results: Path, caplog: pytest.LogCaptureFixture
+    storage: Storage,
+    bucket: str,
+    client: Any,
+    server: S3Server,
+    results: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (results / "good.pth").write_text("1")
     for name in ("bad1.pth", "bad2.pth"):
@@ -152,13 +165,16 @@ def test_files_that_cannot_be_sent_are_an_error_unless_the_job_failed(
     server.faults.append(
         Fault("status", path=f"/{bucket}/job/bad.*", method="PUT", times=999, status=403, code="AccessDenied")
     )
-    with pytest.raises(StorageError, match="has 2 problems"), Uploader(
-        results, f"s3://{bucket}/job", interval_s=NEVER, storage=storage
+    with (
+        pytest.raises(StorageError, match="has 2 problems"),
+        Uploader(results, f"s3://{bucket}/job", interval_s=NEVER, storage=storage),
     ):
         pass
     assert set(keys(client, bucket)) == {"job/good.pth"}
-    with caplog.at_level(logging.ERROR), pytest.raises(ZeroDivisionError), Uploader(
-        results, f"s3://{bucket}/job", interval_s=NEVER, storage=storage
+    with (
+        caplog.at_level(logging.ERROR),
+        pytest.raises(ZeroDivisionError),
+        Uploader(results, f"s3://{bucket}/job", interval_s=NEVER, storage=storage),
     ):
         raise ZeroDivisionError
     assert "denies access" in caplog.text
@@ -179,10 +195,18 @@ def test_a_target_that_cannot_be_is_told_at_once(storage: Storage, server: S3Ser
 
 
 def test_a_bucket_that_may_only_be_written(
-    storage: Storage, bucket: str, client: Any, server: S3Server, results: Path, caplog: pytest.LogCaptureFixture
+    storage: Storage,
+    bucket: str,
+    client: Any,
+    server: S3Server,
+    results: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     server.faults.append(Fault("status", path=f"/{bucket}/?", method="HEAD", status=403))
-    with caplog.at_level(logging.WARNING), Uploader(results, f"s3://{bucket}/j", interval_s=NEVER, storage=storage):
+    with (
+        caplog.at_level(logging.WARNING),
+        Uploader(results, f"s3://{bucket}/j", interval_s=NEVER, storage=storage),
+    ):
         (results / "a").write_text("1")
     assert keys(client, bucket) == {"j/a": b"1"}
     assert "writing is tried all the same" in caplog.text
@@ -198,7 +222,9 @@ def test_to_a_folder(storage: Storage, results: Path, tmp_path: Path) -> None:
     assert (target / "job" / "train" / "a_latest.pth").read_text() == "1"
 
 
-def test_a_link_that_moved_on_is_sent_again(storage: Storage, bucket: str, client: Any, results: Path) -> None:
+def test_a_link_that_moved_on_is_sent_again(
+    storage: Storage, bucket: str, client: Any, results: Path
+) -> None:
     with Uploader(results, f"s3://{bucket}/job", interval_s=NEVER, storage=storage) as uploader:
         for epoch in (0, 1):
             (results / f"e{epoch}.pth").write_text("x")

@@ -89,7 +89,14 @@ def test_two_signatures_are_one_object_and_other_fields_are_not() -> None:
 
 @pytest.mark.parametrize(
     ("text", "remote"),
-    [("s3://b/k", True), ("https://h/x", True), ("ngc://a/b", True), ("file:///x", False), ("a/b", False), ("", False)],
+    [
+        ("s3://b/k", True),
+        ("https://h/x", True),
+        ("ngc://a/b", True),
+        ("file:///x", False),
+        ("a/b", False),
+        ("", False),
+    ],
 )
 def test_remote(text: str, remote: bool) -> None:
     assert is_remote(text) is remote

@@ -63,7 +63,7 @@ def test_empty_variables_name_the_flag(given: list[str], flag: str, says: str) -
 
 
 def test_unknown_flag_suggests_the_nearest() -> None:
-    with pytest.raises(UsageError, match="no flag --workspace; did you mean --workspace-id?"):
+    with pytest.raises(UsageError, match="no flag --workspace; did you mean --workspace-id"):
         cleaned("--workspace", "x")
     with pytest.raises(UsageError, match="no flag --zzz; known are --description, --help, --job-type"):
         cleaned("--zzz")

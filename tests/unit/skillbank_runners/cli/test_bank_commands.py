@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from skillbank.errors import SkillBankError
+from skillbank.runtime import is_installed
 from skillbank.specs import network_names
 from skillbank_runners.cli.gen_trt_engine import main as gen_trt_engine
 
@@ -215,3 +216,20 @@ def test_the_engine_builder_takes_the_documented_flags(
     assert gen_trt_engine(["--onnx_file_2d", "model_2d.onnx"]) == 2
     assert gen_trt_engine(["--help"]) == 0
     assert capsys.readouterr().out.startswith("Usage: gen_trt_engine.py [OPTIONS]")
+
+
+@pytest.mark.skipif(is_installed("tensorrt"), reason="TensorRT is installed")
+def test_the_engine_builder_needs_tensorrt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cli: Callable
+) -> None:
+    monkeypatch.setenv("SKILLBANK_NETWORKS", "stand_ins.nvpanoptix3d")
+    monkeypatch.setenv("STAND_IN_IMPL", "stand_in_impl")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text(
+        "gen_trt_engine: {onnx_file: model_2d.onnx, trt_engine: model_2d.engine}\n"
+    )
+    assert gen_trt_engine(["--onnx_file_2d", "model_2d.onnx", "--trt_engine_2d", "model_2d.engine"]) == 5
+    assert "skillbank[trt]" in capsys.readouterr().err
+    seen = cli("tao", "nvpanoptix3d", "gen_trt_engine", "-e", "spec.yaml")
+    assert (seen.code, seen.out) == (5, "")
+    assert "building an engine needs TensorRT" in seen.err

@@ -1,4 +1,4 @@
-"""Every command has help with an example that the command itself accepts, and the reference holds all of them."""
+"""Every command has help with an example that it accepts itself, and the reference holds all of them."""
 
 import shlex
 from collections.abc import Callable

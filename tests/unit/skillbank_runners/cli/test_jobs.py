@@ -98,12 +98,12 @@ def test_wait_ends_as_the_job_did(store: JobStore, cli: Callable) -> None:
     assert (seen.code, seen.json()["state"], seen.err) == (0, "done", "")
     failed = job(
         store, State.RUNNING, State.ERROR,
-        error={"code": "job.out-of-memory", "message": "no memory left", "hint": "dataset.train.batch_size=1"},
+        error={"code": "job.out-of-memory", "message": "no memory left", "hint": "lower the batch size"},
     )  # fmt: skip
     seen = cli("tao", "mask2former", "wait-job", failed.id, "-o", "json")
     assert (seen.code, seen.json()["state"]) == (6, "error")
     assert f"{failed.id} ended as error: no memory left" in seen.err
-    assert "hint: dataset.train.batch_size=1" in seen.err
+    assert "hint: lower the batch size" in seen.err
     assert json.loads(seen.err.splitlines()[-1])["error"]["code"] == "job.out-of-memory"
     stopped = job(store, State.CANCELING, State.CANCELED)
     seen = cli("skillbank", "jobs", "watch", stopped.id)

@@ -41,21 +41,34 @@ def test_the_layers_reach_the_plan_in_their_order(cli: Callable, spec: Path) -> 
     )  # fmt: skip
     assert origin(found, "train.num_epochs") == (7, "file")
     assert origin(found, "model.backbone.swin.type") == ("large", "base-experiment")
-    assert origin(found, "dataset.train.panoptic_json") == ("s3://bucket/train/annotations_panoptic.json", "dataset")
+    assert origin(found, "dataset.train.panoptic_json") == (
+        "s3://bucket/train/annotations_panoptic.json",
+        "dataset",
+    )
     assert origin(found, "train.optim.lr") == (1e-5, "override")
     assert origin(found, "train.seed") == (5, "override")
     assert found["route"] == "direct"
     assert not JobStore().list()
 
 
-@pytest.mark.parametrize("text", ["{path}", "@{path}", '{"train": {"num_epochs": 7}}', "train: {num_epochs: 7}"])
+@pytest.mark.parametrize(
+    "text", ["{path}", "@{path}", '{"train": {"num_epochs": 7}}', "train: {num_epochs: 7}"]
+)
 def test_specs_in_every_form(text: str, cli: Callable, spec: Path) -> None:
     given = text.replace("{path}", str(spec))
     assert plan(cli, "--specs", given)["spec"]["train"]["num_epochs"] == 7
 
 
 def test_flags_in_either_spelling_and_order(cli: Callable) -> None:
-    words = ["train.num_epochs=3", "--train_dataset_uri=d", "--action", "train", "--dry_run", "--eval_dataset_uri", "d"]
+    words = [
+        "train.num_epochs=3",
+        "--train_dataset_uri=d",
+        "--action",
+        "train",
+        "--dry_run",
+        "--eval_dataset_uri",
+        "d",
+    ]
     seen = cli("tao", "mask2former", "create_job", *words)
     assert seen.code == 0, seen.err
     assert seen.json()["spec"]["train"]["num_epochs"] == 3
@@ -89,7 +102,9 @@ def test_policy_of_the_commands(cli: Callable) -> None:
     assert plan(cli)["decision"]["policy"] == "off"
     assert plan(cli, "--automl-settings", '{"automl_enabled": false}')["decision"]["policy"] == "off"
     data = ("--train", "d", "--eval", "d", "--dry-run")
-    routed = cli("skillbank", "run", "mask2former", "train", *data, "--request", "plain training please").json()
+    routed = cli(
+        "skillbank", "run", "mask2former", "train", *data, "--request", "plain training please"
+    ).json()
     assert (routed["route"], routed["decision"]["matched_text"]) == ("direct", "plain training")
     default = cli("skillbank", "run", "mask2former", "train", *data).json()
     assert default["decision"]["policy"] == "auto"
@@ -114,7 +129,19 @@ def test_explain_is_talk_unless_nothing_is_started(
 ) -> None:
     monkeypatch.setenv("SKILLBANK_NETWORKS", "stand_ins.mask2former")
     monkeypatch.setenv("STAND_IN_IMPL", "no_such_implementation")
-    words = ("tao", "mask2former", "create-job", "--action", "train", "--specs", str(spec), "--train", "d", "--eval", "d")
+    words = (
+        "tao",
+        "mask2former",
+        "create-job",
+        "--action",
+        "train",
+        "--specs",
+        str(spec),
+        "--train",
+        "d",
+        "--eval",
+        "d",
+    )
     seen = cli(*words, "--explain")
     assert (seen.code, seen.out) == (5, "")
     assert f"7  (file: {spec})" in seen.err
@@ -126,7 +153,9 @@ def test_the_launcher_form_plans_too_and_keeps_the_folder(
     cli: Callable, spec: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    values = [f"dataset.{split}.{key}=x" for split in ("train", "val") for key in ("img_dir", "panoptic_json")]
+    values = [
+        f"dataset.{split}.{key}=x" for split in ("train", "val") for key in ("img_dir", "panoptic_json")
+    ]
     values += ["dataset.train.panoptic_dir=x", "dataset.val.panoptic_dir=x", "dataset.label_map=x"]
     words = ("-e", "spec.yaml", "--dry-run", "results_dir=out", *values)
     for form in (("tao", "model", "mask2former", "train"), ("tao", "mask2former", "train")):

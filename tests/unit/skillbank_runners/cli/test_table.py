@@ -53,5 +53,5 @@ def test_unknown_commands_suggest_the_nearest(program: str, words: list[str], sa
 
 @pytest.mark.parametrize("table", [tao.table(), tao_client.table()], ids=["tao", "tao-client"])
 def test_unknown_networks_are_not_found(table: Table) -> None:
-    with pytest.raises(NotFoundError, match="there is no network 'mask2frmer'; known are .*mask2former"):
+    with pytest.raises(NotFoundError, match=r"there is no network 'mask2frmer'; known are .*mask2former"):
         resolve("tao", table, ["mask2frmer", "list-jobs"])
