@@ -20,7 +20,6 @@ from skillbank.errors import (
     InvalidTransitionError,
     JobFailedError,
     SkillBankError,
-    UsageError,
 )
 from skillbank.jobs.files import write_text
 from skillbank.jobs.record import Job, JobFolder
@@ -116,11 +115,6 @@ class _Course:
 
     def run(self) -> None:
         """Everything up to the point where only the outcome has to be recorded."""
-        if self.job.request.policy.get("route") == "automl" and "trial_of" not in self.job.request.policy:
-            raise UsageError(
-                f"job {self.job.id} is a search, which this worker does not run",
-                hint="create it with --automl-policy off for a plain training",
-            )
         if self.job.state is State.CANCELING:
             raise InterruptedJobError("the job was canceled before it began")
         self._wait_for_parent()
@@ -225,21 +219,42 @@ class _Course:
             storage = stack.enter_context(Storage())
             self.places = places = place_results(self.spec, self.job, info)
             self.status = self._status_in(places.folder)
-            self.spec = fetch_inputs(self.spec, info, storage)
-            self._continue_remote(places, storage, found.latest_link)
+            if not self._is_search():  # its trials bring their data and take devices themselves
+                self.spec = fetch_inputs(self.spec, info, storage)
+                self._continue_remote(places, storage, found.latest_link)
+                slots = Slots(self.store.home).acquire(self.job.id, placement.slots, on_wait=self._say)
+                stack.enter_context(slots)
             write_text(places.folder / "experiment.yaml", to_yaml(_without_key(self.spec)), mode=0o644)
-            slots = Slots(self.store.home).acquire(self.job.id, placement.slots, on_wait=self._say)
-            stack.enter_context(slots)
             self.store.transition(self.job.id, State.RUNNING, "running", source="worker")
             places.sending(stack, storage, excludes=info.upload_excludes, interval_s=_UPLOAD_EVERY_S)
             try:
-                self._act(placement)
+                self._search(places.folder) if self._is_search() else self._act(placement)
                 places.send_files(storage)
             except Exception as err:
                 # before the last upload, so that the line is part of it
                 self._fail(self.explained(err))
                 raise
             self.status.success()
+
+    def _is_search(self) -> bool:
+        policy = self.job.request.policy
+        return policy.get("route") == "automl" and "trial_of" not in policy
+
+    def _search(self, folder: Path) -> None:
+        """Run the trials of a search; asked to stop, it cancels those under way and keeps the best so far."""
+        from skillbank.automl.run import run_search
+
+        self.status.started()
+        with self.interrupts.deferred():
+            run_search(
+                self.store,
+                self.job,
+                self.spec,
+                folder,
+                status=self.status,
+                stop=lambda: self.interrupts.received is not None,
+            )
+        self.interrupts.check()
 
     def _act(self, placement: Placement) -> None:
         """Run the action; everything heavy is imported from here on."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillbank.errors import MissingFilesError, SkillBankError, collect
+from skillbank.errors import MissingFilesError, NotFoundError, SkillBankError, collect
 from skillbank.jobs.record import Job, JobFolder
 from skillbank.skill_info import ActionInfo, Input
 from skillbank.storage.uri import is_remote, join, parse
@@ -149,7 +149,7 @@ def _local(value: Any, key: str, rule: Input, storage: Storage, problems: list[S
             if is_remote(value):
                 log.info("%s: fetching %s", key, value)
             return str(storage.fetch_any(value, archive=rule.archive))
-    except (LookupError, SkillBankError) as err:
+    except SkillBankError as err:
         problems.append(_named(err, key))
         return value
     problems.append(
@@ -163,11 +163,10 @@ def _local(value: Any, key: str, rule: Input, storage: Storage, problems: list[S
     return value
 
 
-def _named(error: Exception, key: str) -> SkillBankError:
-    """The error with the spec key in front."""
-    if not isinstance(error, SkillBankError):
-        return MissingFilesError(f"{key}: {error}", key=key)
-    named = type(error)(f"{key}: {error.message}", hint=error.hint, key=key)
+def _named(error: SkillBankError, key: str) -> SkillBankError:
+    """The error with the spec key in front; a file that is not there is a matter of the data."""
+    kind = MissingFilesError if isinstance(error, NotFoundError) else type(error)
+    named = kind(f"{key}: {error.message}", hint=error.hint, key=key)
     named.problems = error.problems
     return named
 

@@ -193,7 +193,7 @@ def watch_parent(pid: int) -> None:
 
     def watch() -> None:
         while os.getppid() == pid:
-            time.sleep(1.0)
+            time.sleep(0.5)
         log.error("the worker (pid %d) is gone: this process ends too", pid)
         os._exit(1)
 

@@ -49,7 +49,7 @@ class Input(_Info):
     optional: bool = Field(default=False, description="the action runs without it")
     archive: Literal["keep", "extract", "extract_to_parent"] = Field(
         default="keep",
-        description="extract: an archive becomes the folder it holds; extract_to_parent: its parent folder is meant",
+        description="extract: an archive becomes the folder it holds; extract_to_parent: its parent folder",
     )
 
 

@@ -1,8 +1,8 @@
 """1 000 S3 objects of 256 kB through `Storage.fetch_tree`, against one-by-one boto3 downloads of them.
 
-The server is moto in a process of its own on loopback, with 30 ms added to every request. Both sides write
-files. `get_object` in a loop is the reference of the ratio: one request for each object, the fastest way to do
-it one by one; `download_file`, which asks for the size first, is measured on a part and reported beside it.
+The server is moto in a process of its own on loopback, with 30 ms added to each request. Both sides write
+files. `get_object` in a loop is the reference of the ratio: one request for each object, the fastest way one
+by one; `download_file`, which asks for the size first, is measured on a part and reported beside it.
 Prints JSON; ``--pairs N`` for the number of pairs (default 3).
 """
 

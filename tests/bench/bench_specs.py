@@ -38,7 +38,9 @@ def main() -> None:
             [
                 {
                     "name": f"validate a train spec in process, slowest network ({slowest})",
-                    "command": "build_spec", "median_s": built[slowest], "allowed": f"{ALLOWED_S * 1000:.0f} ms",
+                    "command": "build_spec",
+                    "median_s": built[slowest],
+                    "allowed": f"{ALLOWED_S * 1000:.0f} ms",
                     "ratio": built[slowest] / ALLOWED_S,
                 },
                 {

@@ -2,7 +2,7 @@
 
 Here: the lines that need no implementation of a network, and what the others say in a version without one.
 The whole scripts, run top to bottom with stand-ins for the implementations, are in
-``tests/e2e/test_documented_scripts.py``.
+``tests/e2e/test_document_scripts_*.py``.
 """
 
 import json
@@ -231,7 +231,7 @@ def test_specs_saved_as_yaml_or_json_and_train_specs_for_other_actions(machine: 
 
 
 def test_parents_are_resolved_before_anything_is_refused(machine: Machine) -> None:
-    """A stage-2 parent serves an export, an evaluation dataset is the test split, stage 1 gives the weights."""
+    """A stage-2 parent serves an export, an evaluation dataset is the test split, stage 1 gives weights."""
     first = machine.trained("nvpanoptix3d", dataset={"enable_3d": False})
     second = machine.trained("nvpanoptix3d", dataset={"enable_3d": True})
     plans = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 from skillbank_runners.actions.context import Running
 from skillbank_runners.data import DataOrder, arrange
@@ -22,5 +23,8 @@ def inference(job: Running) -> None:
     extra = job.implementation.callbacks(job.spec) if job.implementation.callbacks else ()
     trainer = build_trainer(job.spec, job, job.host, callbacks=extra)
     job.status.running(f"running {checkpoint}")
-    trainer.predict(module, datamodule=data, return_predictions=False)
+    with warnings.catch_warnings():
+        # a module that writes its results has nothing to return
+        warnings.filterwarnings("ignore", message="predict returned None")
+        trainer.predict(module, datamodule=data, return_predictions=False)
     job.register_left_by(module)

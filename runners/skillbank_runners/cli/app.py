@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -32,8 +33,16 @@ def run(program: str, table: Callable[[], Leaf | Table], argv: Sequence[str] | N
     if "--debug" in words:
         words.remove("--debug")
         os.environ["SKILLBANK_DEBUG"] = "1"
+    _speak_utf8()
     _log_to_stderr()
     return guarded(lambda: _dispatch(program, table(), words), words, program)
+
+
+def _speak_utf8() -> None:
+    """JSON is UTF-8 whatever the locale says."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(encoding="utf-8")
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):

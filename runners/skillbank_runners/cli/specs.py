@@ -194,7 +194,7 @@ def key_rows(model: Any) -> list[dict[str, Any]]:
             {
                 "key": key,
                 "type": _type_name(info.annotation),
-                "default": info.get_default(call_default_factory=True, validated_data={}),
+                "default": _default(info),
                 "allowed": _allowed(info),
                 "popular": note.popular,
                 "automl": {True: "default", False: "never", None: "on request"}[note.automl],
@@ -204,6 +204,11 @@ def key_rows(model: Any) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _default(info: Any) -> Any:
+    # `get_default` has other arguments in every second release of pydantic; our factories take none.
+    return info.default if info.default_factory is None else info.default_factory()
 
 
 def _type_name(annotation: Any) -> str:

@@ -10,8 +10,7 @@ from skillbank.automl.search import Search
 from skillbank.automl.settings import read_settings
 from skillbank.create import create_job
 from skillbank.jobs.record import Job, JobFolder
-from skillbank.launch import get_launcher
-from skillbank.plan import run_in_process
+from skillbank.launch import cancel_job
 from skillbank.resolve.checkpoints import BEST_TRIAL
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ def run_search(
         RuntimeMissingError: Optuna is not installed.
     """
     settings = read_settings(job.request.policy.get("settings", {}))
-    launcher = get_launcher(job.launcher, store, run=run_in_process)
 
     def launch(values: Mapping[str, Any], number: int) -> Job:
         kept = {key: value for key, value in job.request.overrides.items() if key != "results_dir"}
@@ -73,7 +71,7 @@ def run_search(
         )
 
     def cancel(trial: Job) -> None:
-        launcher.cancel(trial.backend_ref)
+        cancel_job(store, trial.id)
 
     search = Search(store, job, nested, settings, launch=launch, cancel=cancel, results=results)
 

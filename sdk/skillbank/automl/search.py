@@ -125,6 +125,8 @@ class Search:
             under_way = [trial for trial in self.trials if trial.state == "running"]
             if stop():
                 for trial in under_way:
+                    if trial.job_id is not None:
+                        self._cancel(self.store.get(trial.job_id))
                     self._end(trial, "canceled", "the search was stopped")
                 break
             while len(under_way) < self.settings.concurrent and self._may_start(started):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from skillbank.errors import InvalidTransitionError, UsageError
+from skillbank.errors import InvalidTransitionError, RuntimeMissingError, UsageError
 from skillbank.jobs.files import read_json
 from skillbank.jobs.reconcile import processes_of
 from skillbank.jobs.record import Job, JobFolder
@@ -19,6 +19,8 @@ __all__ = ["NAMES", "cancel_job", "get_launcher"]
 log = logging.getLogger(__name__)
 
 NAMES = ("local", "debug")
+# behind the same interface one day; asking for one is no mistake of the user
+_LATER = ("slurm", "kubernetes", "docker")
 
 
 def get_launcher(name: str, store: JobStore, *, run: Callable[[Path], int] | None = None) -> Launcher:
@@ -30,6 +32,7 @@ def get_launcher(name: str, store: JobStore, *, run: Callable[[Path], int] | Non
         run: what the debug launcher calls with the job folder.
 
     Raises:
+        RuntimeMissingError: a launcher that this version does not have yet.
         UsageError: unknown name, or no `run` for the debug launcher.
     """
     if name == "local":
@@ -45,9 +48,17 @@ def get_launcher(name: str, store: JobStore, *, run: Callable[[Path], int] | Non
                 hint="get_launcher('debug', store, run=function), or use the launcher local",
             )
         return DebugLauncher(run, store)
+    if name in _LATER:
+        raise RuntimeMissingError(
+            f"launcher: {name} is not part of this version; use {' or '.join(NAMES)}",
+            hint=f"--backend-type {NAMES[0]}",
+            key="launcher",
+            value=name,
+            allowed=NAMES,
+        )
     raise UsageError(
         f"launcher: {name!r} is not available; use {' or '.join(NAMES)}",
-        hint=f"--launcher {NAMES[0]}",
+        hint=f"--backend-type {NAMES[0]}",
         key="launcher",
         value=name,
         allowed=NAMES,

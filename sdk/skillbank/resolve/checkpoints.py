@@ -129,27 +129,28 @@ def choose_checkpoint(
     how, number = parse_method(method)
     winner = best_trial(store, parent)
     source = winner or parent
-    weights_only = source.action not in _TRAINING or all(ending in (".onnx", ".engine") for ending in accepts)
-    found, where = candidates(store, source, accepts, any_name=weights_only)
+    any_name = source.action not in _TRAINING or all(ending in (".onnx", ".engine") for ending in accepts)
+    found, where = candidates(store, source, accepts, any_name=any_name)
     if not found:
         raise _nothing(store, source, accepts, where)
-    # A name such as `..._latest` without a number is only taken when there is nothing better.
-    numbered = [item for item in found if not item.name.latest] or found
+    # Next to numbered ones, a file named `..._latest` is a copy.
+    if any(map(_is_numbered, found)):
+        found = [item for item in found if _is_numbered(item) or not item.name.latest]
     if how == "epoch":
-        chosen = _of_epoch(numbered, number, source)
+        chosen = _of_epoch(found, number, source)
         return _choice(chosen, source, f"epoch {number} as asked for", (), prefix=winner is not None)
-    if how == "best" and (by_metric := _by_metric(numbered, source)) is not None:
+    if how == "best" and (by_metric := _by_metric(found, source)) is not None:
         return _with_trial(by_metric, winner)
     notes: tuple[str, ...] = ()
     if how == "best":
-        named = [item for item in numbered if item.name.best]
+        named = [item for item in found if item.name.best]
         if named:
             chosen = max(named, key=_age)
             return _choice(chosen, source, "named best by the training", (), prefix=winner is not None)
-        if source.action in _TRAINING and len(numbered) > 1:
+        if source.action in _TRAINING and len(found) > 1:
             notes = (f"{source.id} recorded no metric with its checkpoints; the latest one is taken",)
-    chosen = max(numbered, key=_age)
-    rule = "the only one" if len(numbered) == 1 else "highest epoch and step"
+    chosen = max(found, key=_age)
+    rule = "the only one" if len(found) == 1 else "highest epoch and step"
     return _choice(chosen, source, rule, notes, prefix=winner is not None)
 
 
@@ -192,10 +193,15 @@ def _of_epoch(found: list[Candidate], number: int | None, source: Job) -> Candid
     )  # fmt: skip
 
 
-def _age(item: Candidate) -> tuple[int, int, str]:
+def _is_numbered(item: Candidate) -> bool:
+    return item.epoch is not None or item.step is not None
+
+
+def _age(item: Candidate) -> tuple[int, int, bool, str]:
     return (
         item.epoch if item.epoch is not None else -1,
         item.step if item.step is not None else -1,
+        item.name.latest,
         item.created_at,
     )
 

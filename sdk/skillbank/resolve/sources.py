@@ -86,7 +86,7 @@ def roots_of(datasets: Datasets) -> dict[str, tuple[str, ...]]:
                 key=role,
                 value="",
             )
-        roots[role] = tuple(root if root.endswith("://") else root for root in given)
+        roots[role] = tuple(root if root.endswith("://") else root.rstrip("/") or "/" for root in given)
     return roots
 
 

@@ -113,7 +113,7 @@ def _set(placed: Placed, leaf: Leaf, key: str, path: str, given: Any) -> None:
     except ValueError as err:
         placed.problems.append(
             InvalidValueError(
-                f"{placed.where(path)}: {shown(path, given)} {err}", hint=f"-o {key}=...", key=key
+                f"{placed.where(path)}: {shown(path, given)} {err}", hint=f"{key}=...", key=key
             )
         )
         return

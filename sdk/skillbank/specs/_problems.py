@@ -35,7 +35,7 @@ def unknown_key(table: KeyTable, path: str, value: Any, origin: str = "") -> Spe
             )
             return UnknownKeyError(
                 f"{where}: unknown key of {table.title}; {parent} is {kind}",
-                hint=f"-o {parent}={_as_argument(parent, get(table.defaults, parent))}",
+                hint=f"{parent}={_as_argument(parent, get(table.defaults, parent))}",
                 key=path,
                 allowed=[parent],
             )
@@ -70,7 +70,7 @@ def not_a_map(path: str, value: Any, origin: str = "") -> SpecError:
     where = f"{path} ({origin})" if origin else path
     return InvalidValueError(
         f"{where}: {shown(path, value)} is not allowed; use a map of settings",
-        hint=f"-o {path}.<key>=<value>",
+        hint=f"{path}.<key>=<value>",
         key=path,
     )
 
@@ -131,18 +131,18 @@ def _hint(table: KeyTable, key: str, value: Any, node: Mapping[str, Any]) -> str
             value.lower(), [option.lower() for option in options], n=1, cutoff=0.3
         )
         best = next((option for option in options if [option.lower()] == close), options[0])
-        return f"-o {key}={best}"
+        return f"{key}={best}"
     kinds = table.leaves[key].kinds
     if isinstance(value, str) and kinds & {"integer", "number", "boolean"}:
         meant = scalar_from_text(value.strip().lower())
         if isinstance(meant, bool | int | float):
             return f"write it without quotes: {key}: {value.strip()}"
         if "boolean" in kinds and value.strip().lower() in ("yes", "no", "on", "off"):
-            return f"-o {key}={'true' if value.strip().lower() in ('yes', 'on') else 'false'}"
+            return f"{key}={'true' if value.strip().lower() in ('yes', 'on') else 'false'}"
     if "array" in kinds and not isinstance(value, list):
         inside = value if isinstance(value, str) else shown(key, value)
-        return f"-o {key}='[{inside}]'"
-    return f"-o {key}={_as_argument(key, get(table.defaults, key))} (the default)"
+        return f"{key}='[{inside}]'"
+    return f"{key}={_as_argument(key, get(table.defaults, key))} (the default)"
 
 
 def _as_argument(key: str, value: Any) -> str:
@@ -151,7 +151,7 @@ def _as_argument(key: str, value: Any) -> str:
 
 def missing_value(table: KeyTable, key: str) -> SpecError:
     """The error for a mandatory key that nothing supplies."""
-    return MissingValueError(f"{key}: {table.title} needs a value", hint=f"-o {key}=...", key=key)
+    return MissingValueError(f"{key}: {table.title} needs a value", hint=f"{key}=...", key=key)
 
 
 def from_validation(

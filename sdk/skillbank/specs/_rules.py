@@ -26,7 +26,7 @@ def weights_for(action: str) -> Rule:
         check=lambda checkpoint, engine: (
             None if checkpoint or engine else "nothing says which weights to use; one of the two is mandatory"
         ),
-        hint=f"-o {action}.checkpoint=model.pth, or name the training job with --parent-job-id",
+        hint=f"{action}.checkpoint=model.pth, or name the training job with --parent-job-id",
         actions=(action,),
         missing=True,
     )
@@ -90,7 +90,7 @@ ONNX_FILE = Rule(
         if not path or path.lower().endswith(".onnx")
         else f"{path!r} is no .onnx file; encrypted .etlt files cannot be written, use a name ending in .onnx"
     ),
-    hint="-o export.onnx_file=model.onnx",
+    hint="export.onnx_file=model.onnx",
     actions=("export",),
 )
 

@@ -244,7 +244,7 @@ def _two_or_none(key: str) -> Rule:
     return Rule(
         keys=(key,),
         check=lambda size: None if not size or len(size) == 2 else f"{size} is no [height, width] pair",
-        hint=f"-o '{key}=[1024,1024]', or [] for no fixed size",
+        hint=f"'{key}=[1024,1024]', or [] for no fixed size",
     )
 
 
@@ -262,12 +262,12 @@ def segmentation_rules(decoder: str, swin: type[Swin]) -> tuple[Rule, ...]:
             check=lambda width: (
                 None if width % 32 == 0 else f"{width} is not a multiple of the 32 norm groups"
             ),
-            hint=f"-o {head}.convs_dim=256",
+            hint=f"{head}.convs_dim=256",
         ),
         Rule(
             keys=(f"{head}.common_stride",),
             check=lambda stride: None if stride in {4, 8} else f"{stride} cannot be reached; use 4 or 8",
-            hint=f"-o {head}.common_stride=4",
+            hint=f"{head}.common_stride=4",
         ),
         _swin_rule(swin),
         _rules.not_above(f"{sizes}.train_min_size", f"{sizes}.train_max_size"),

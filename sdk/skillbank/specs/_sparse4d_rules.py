@@ -41,7 +41,7 @@ def _range(key: str) -> Rule:
         check=lambda pair: (
             None if pair[0] <= pair[1] else f"{pair} runs backwards; the lower end comes first"
         ),
-        hint=f"-o {key}=[LOW,HIGH]",
+        hint=f"{key}=[LOW,HIGH]",
     )
 
 
@@ -225,7 +225,7 @@ RULES = (
     Rule(
         keys=("train.optim.paramwise_cfg.custom_keys",),
         check=_multipliers,
-        hint="-o train.optim.paramwise_cfg.custom_keys.img_backbone.lr_mult=0.25",
+        hint="train.optim.paramwise_cfg.custom_keys.img_backbone.lr_mult=0.25",
     ),
     CHECKPOINT_INTERVAL,
     VALIDATION_INTERVAL,
@@ -237,7 +237,7 @@ RULES = (
         check=lambda batch: (
             None if batch in (-1, 1) else f"{batch} is not possible; the graph has batch size 1"
         ),
-        hint="-o export.batch_size=1",
+        hint="export.batch_size=1",
     ),
     Rule(
         keys=("dataset.quant_calibration_dataset.images_dir", "quantize.mode"),
@@ -246,11 +246,11 @@ RULES = (
             if mode == "static_ptq" and not images
             else None
         ),
-        hint="name a dataset with --calibration-dataset-uri, or -o quantize.mode=weight_only_ptq",
+        hint="name a dataset with --calibration-dataset-uri, or quantize.mode=weight_only_ptq",
         actions=("quantize",),
         missing=True,
     ),
-    Rule(keys=("aicity.split",), check=_splits, hint="-o aicity.split=train,val"),
+    Rule(keys=("aicity.split",), check=_splits, hint="aicity.split=train,val"),
     Rule(
         keys=("aicity.class_config.SUB_CLASS_DICT", "aicity.class_config.CLASS_LIST"),
         check=_merged_names,

@@ -148,7 +148,7 @@ _RULES = (
             "train.resume_training_checkpoint_path",
         ),
         check=_stage_two,
-        hint="name the stage-1 job with --parent-job-id, or -o train.checkpoint_2d=PATH",
+        hint="name the stage-1 job with --parent-job-id, or train.checkpoint_2d=PATH",
         actions=("train",),
         missing=True,
     ),
@@ -157,12 +157,12 @@ _RULES = (
         check=lambda file_2d, file: (
             None if file_2d or file else "empty, so there is no file to write; name one"
         ),
-        hint="-o export.onnx_file_2d=model_2d.onnx",
+        hint="export.onnx_file_2d=model_2d.onnx",
         actions=("export",),
         missing=True,
     ),
     *(
-        Rule(keys=(key,), check=_onnx_file, hint=f"-o {key}=model_2d.onnx")
+        Rule(keys=(key,), check=_onnx_file, hint=f"{key}=model_2d.onnx")
         for key in (
             "export.onnx_file_2d",
             "export.onnx_file",

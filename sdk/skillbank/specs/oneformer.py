@@ -269,7 +269,7 @@ def _some_weight(key: str) -> Rule:
         check=lambda weights: (
             None if not weights or any(weights.values()) else "no task has a weight above 0; give one"
         ),
-        hint=f"-o {key}.semantic=1",
+        hint=f"{key}.semantic=1",
     )
 
 

@@ -71,7 +71,7 @@ class Slot:
         return self.path.with_name(f"{self.key}.done")
 
     def is_ready(self) -> bool:
-        """Whether the copy can be used. A size that differs, as after a power failure, counts as not there."""
+        """Whether the copy can be used. Another size, as after a power failure, counts as not there."""
         if not self.is_trusted:
             return False
         try:

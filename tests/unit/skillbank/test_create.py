@@ -65,6 +65,18 @@ def test_a_job_is_recorded_and_handed_to_the_launcher(bench: Bench) -> None:
     assert bundle.env == {"OMP_NUM_THREADS": "1"}
 
 
+def test_results_go_where_the_command_line_says(bench: Bench, tmp_path: Path) -> None:
+    own = create(bench)
+    asked = create(bench, overrides=[f"results_dir={tmp_path}/out"])
+    remote = create(bench, overrides=["results_dir=s3://bucket/runs/1"])
+
+    assert own.results_dir == str(JobFolder(own.folder).results)
+    assert asked.results_dir == f"{tmp_path}/out"
+    assert remote.results_dir == "s3://bucket/runs/1"
+    spec = yaml.safe_load(JobFolder(remote.folder).spec.read_text())
+    assert spec["results_dir"] == str(JobFolder(remote.folder).results)
+
+
 def test_spec_and_origins_are_there_before_the_launch(bench: Bench) -> None:
     seen: list[dict[str, Any]] = []
 

@@ -454,7 +454,9 @@ def test_gpus_that_disagree_are_reconciled(bench: Bench) -> None:
 
     assert (found.bundle.gpus, found.bundle.gpu_ids) == (2, (0, 1))
     assert (value(found, "train.num_gpus"), value(found, "train.gpu_ids")) == (2, [0, 1])
-    assert any("the larger wins" in note for note in found.notes)
+    assert [note for note in found.notes if "gpu" in note] == [
+        "num_gpus 1 and gpu_ids [0, 1] disagree; the larger wins: [0, 1]"
+    ]
 
 
 def test_more_gpus_than_there_are(bench: Bench) -> None:

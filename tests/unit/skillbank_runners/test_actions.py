@@ -89,7 +89,7 @@ def test_a_network_may_replace_a_shared_action_in_some_cases(trained: Path, tmp_
 def test_an_action_nobody_implements_is_told(tmp_path: Path) -> None:
     bare = replace(toy_impl.NETWORK, actions={})
     with pytest.raises(
-        RuntimeMissingError, match="toy cannot export here: .* evaluate, inference, train"
+        RuntimeMissingError, match=r"toy cannot export here: .* evaluate, inference, train"
     ) as found:
         run_toy(tmp_path, "export", implementation=bare)
     assert found.value.exit_code == 5

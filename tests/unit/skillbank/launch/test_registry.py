@@ -1,6 +1,6 @@
 import pytest
 
-from skillbank.errors import NotFoundError, UsageError
+from skillbank.errors import NotFoundError, RuntimeMissingError, UsageError
 from skillbank.jobs.record import Job
 from skillbank.jobs.store import JobStore
 from skillbank.launch import cancel_job, get_launcher
@@ -12,10 +12,13 @@ def test_launchers_go_by_name(store: JobStore) -> None:
 
 
 def test_an_unknown_launcher_names_the_known_ones(store: JobStore) -> None:
-    with pytest.raises(UsageError, match="'slurm' is not available; use local or debug") as caught:
-        get_launcher("slurm", store)
+    with pytest.raises(UsageError, match="'slurmm' is not available; use local or debug") as caught:
+        get_launcher("slurmm", store)
     assert caught.value.allowed == ["local", "debug"]
-    assert caught.value.hint == "--launcher local"
+    assert caught.value.hint == "--backend-type local"
+    with pytest.raises(RuntimeMissingError, match="slurm is not part of this version") as later:
+        get_launcher("slurm", store)
+    assert later.value.exit_code == 5
 
 
 def test_the_debug_launcher_needs_something_to_call(store: JobStore) -> None:

@@ -3,11 +3,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from job_bench import Bench
+from job_bench import Bench, join_network
 
 from skillbank.errors import DataError, NotFoundError, UsageError
 from skillbank.jobs.record import Job
 from skillbank.resolve.checkpoints import Choice, choose_checkpoint, parse_method
+from skillbank.specs.base import Metric
 
 PTH = [".pth"]
 
@@ -127,6 +128,40 @@ def test_a_latest_file_without_number_is_the_last_resort(bench: Bench) -> None:
 
     assert choose(bench, only).path.endswith("mask2former_model_latest.pth")
     assert choose(bench, both).path.endswith("model_epoch_001.pth")
+
+
+def test_without_numbers_the_name_says_which_is_latest_or_best(bench: Bench) -> None:
+    job = bench.job("mask2former", "train")
+    for name in ("train/mask2former_model_latest.pth", "train/model_best_PRQ.pth"):
+        bench.checkpoint(job, name)
+
+    assert choose(bench, job, "latest").path.endswith("mask2former_model_latest.pth")
+    assert choose(bench, job, "best").path.endswith("model_best_PRQ.pth")
+
+
+def test_a_copy_without_number_does_not_count_as_the_best(bench: Bench) -> None:
+    job = trained(bench, 0.2, 0.6)
+    bench.checkpoint(job, "train/mask2former_model_latest.pth", metrics={"mIoU": 0.9})
+
+    assert choose(bench, job).epoch == 1
+
+
+def test_a_registered_latest_file_with_a_number_counts(bench: Bench) -> None:
+    job = bench.job("mask2former", "train")
+    bench.checkpoint(job, "train/mask2former_model_latest.pth", epoch=3)
+
+    assert choose(bench, job).epoch == 3
+
+
+def test_a_metric_may_be_better_when_lower(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = Metric(name="val_loss", direction="min", description="Loss.", primary=True)
+    join_network(monkeypatch, tmp_path, "mask2former", metrics=(loss,))
+
+    choice = choose(bench, trained(bench, 3.0, 1.0, 2.0, metric="val_loss"))
+
+    assert (choice.epoch, choice.rule) == (1, "lowest val_loss of 3")
 
 
 def test_an_epoch_is_exact(bench: Bench) -> None:

@@ -204,7 +204,7 @@ def test_missing_misplaced_and_relations() -> None:
     with pytest.raises(MissingValueError) as caught:
         build_spec("plain", "train", [])
     assert caught.value.key == "dataset.root"
-    assert "-o dataset.root=..." in caught.value.hint
+    assert "dataset.root=..." in caught.value.hint
     error = fails({"optim": {"lr": 1}})
     assert isinstance(error, UnknownKeyError)
     assert "misplaced; it belongs to train.optim" in str(error)
@@ -331,9 +331,9 @@ def test_wrong_values_name_the_key(key: str, value: Any) -> None:
 
 def test_hints_can_be_followed() -> None:
     assert fails({"train.optim.lr": "1e-4"}).hint == "write it without quotes: train.optim.lr: 1e-4"
-    assert fails({"train.fast": "yes"}).hint == "-o train.fast=true"
-    assert fails({"train.precision": "fp33"}).hint in ("-o train.precision=fp32", "-o train.precision=fp16")
-    assert fails({"train.gpu_ids": "0,1"}).hint == "-o train.gpu_ids='[0,1]'"
+    assert fails({"train.fast": "yes"}).hint == "train.fast=true"
+    assert fails({"train.precision": "fp33"}).hint in ("train.precision=fp32", "train.precision=fp16")
+    assert fails({"train.gpu_ids": "0,1"}).hint == "train.gpu_ids='[0,1]'"
     assert "train.gpu_ids is a list, which is set as a whole" in str(fails({"train.gpu_ids.0": 1}))
     assert "train.gpu_ids[1]" in str(fails({"train.gpu_ids": [0, "x"]}))
     nested = str(fails({"model.layers": [{"name": "a"}, {"bits": 0}]}))

@@ -175,7 +175,7 @@ def test_otherwise_it_starts_again(storage: Storage, site: Site, case: str) -> N
 
 def test_the_next_call_goes_on_where_the_last_one_stopped(make_storage: MakeStorage, site: Site) -> None:
     site.cut_at = [2_000_000, 0, 0, 0]
-    with pytest.raises(StorageError, match="127.0.0.1") as caught:
+    with pytest.raises(StorageError, match=r"127.0.0.1") as caught:
         make_storage().fetch(site.url)
     assert caught.value.hint
     site.cut_at, site.seen = [], []
@@ -248,7 +248,7 @@ def test_stated_digests_are_compared(storage: Storage, site: Site, name: str, va
         return value.format(base64.b64encode(digest.digest()).decode(), hex=digest.hexdigest())
 
     site.headers[name] = stated(b"other")
-    with pytest.raises(StorageError, match="the store says .*, twice"):
+    with pytest.raises(StorageError, match=r"the store says .*, twice"):
         storage.fetch(site.url)
     site.headers[name] = stated(site.body)
     assert storage.fetch(site.url).read_bytes() == site.body
@@ -257,7 +257,7 @@ def test_stated_digests_are_compared(storage: Storage, site: Site, name: str, va
 def test_expected_digest(storage: Storage, site: Site) -> None:
     good = hashlib.sha256(site.body).hexdigest()
     assert storage.fetch(site.url, sha256=good.upper()).read_bytes() == site.body
-    with pytest.raises(StorageError, match=f"its SHA-256 is {good}, expected is {'0' * 64}"):
+    with pytest.raises(StorageError, match=rf"its SHA-256 is {good}, expected is {'0' * 64}"):
         storage.fetch(site.url, sha256="0" * 64)
 
 

@@ -34,7 +34,7 @@ def test_local_paths_are_returned_as_they_are(
 def test_missing_ones_name_the_nearest(storage: Storage, tmp_path: Path) -> None:
     (tmp_path / "annotations.json").touch()
     for method in ("fetch", "fetch_tree", "fetch_any", "list"):
-        with pytest.raises(NotFoundError, match="anotations.json: no such file or folder") as caught:
+        with pytest.raises(NotFoundError, match=r"anotations.json: no such file or folder") as caught:
             getattr(storage, method)(str(tmp_path / "anotations.json"))
         assert caught.value.hint == f"did you mean {tmp_path / 'annotations.json'}?"
     with pytest.raises(NotFoundError) as caught:
@@ -71,7 +71,7 @@ def test_put_and_put_tree(storage: Storage, tmp_path: Path) -> None:
     target = tmp_path / "new" / "target"
     assert storage.put_tree(source, f"file://{target}", excludes=["*.tmp"]) == 2
     assert sorted(p.name for p in target.rglob("*")) == ["a.pth", "m_latest.pth", "train"]
-    assert os.readlink(target / "train" / "m_latest.pth") == "a.pth"
+    assert (target / "train" / "m_latest.pth").readlink() == Path("a.pth")
     assert storage.put_tree(source, str(target), excludes=["*.tmp"]) == 2
     storage.put(source / "skip.tmp", str(target))
     assert (target / "skip.tmp").read_text() == "x"
@@ -90,7 +90,7 @@ def test_pointer_files_on_disk_are_followed(storage: Storage, tmp_path: Path) ->
         if same:
             assert storage.fetch(str(tmp_path / "x_latest.pth")) == tmp_path / "x_latest.pth"
         else:
-            with pytest.raises(NotFoundError, match="gone.pth"):
+            with pytest.raises(NotFoundError, match=r"gone.pth"):
                 storage.fetch(str(tmp_path / "x_latest.pth"))
 
 
@@ -178,7 +178,7 @@ def test_the_system_says_that_the_disk_is_full(
 
     with monkeypatch.context() as patch:
         patch.setattr("os.pwrite", refuse)
-        with pytest.raises(StorageError, match="the disk is full: 5000 bytes .* are needed"):
+        with pytest.raises(StorageError, match=r"the disk is full: 5000 bytes .* are needed"):
             storage.fetch(f"s3://{bucket}/a.bin")
     assert no_files(storage.cache.root)
     assert storage.fetch(f"s3://{bucket}/a.bin").stat().st_size == 5000

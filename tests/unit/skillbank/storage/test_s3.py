@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 import os
@@ -54,7 +55,7 @@ def test_more_objects_than_one_page(
 
 @pytest.mark.parametrize("key", ["nothing/x.json", "nothing/"])
 def test_missing_object_names_the_object(storage: Storage, bucket: str, key: str) -> None:
-    with pytest.raises(NotFoundError, match=f"s3://{bucket}/nothing") as caught:
+    with pytest.raises(NotFoundError, match=rf"s3://{bucket}/nothing") as caught:
         storage.fetch_any(f"s3://{bucket}/{key}")
     assert caught.value.hint
 
@@ -200,7 +201,7 @@ def test_keys_that_are_no_file_names_are_refused(storage: Storage, fill: Fill, b
     from skillbank.storage.entry import relative_names
 
     bad = [*entries, replace(entries[0], uri=f"s3://{bucket}/{key}")]
-    with pytest.raises(StorageError, match="1 of 2 objects cannot be local files.*not a safe name"):
+    with pytest.raises(StorageError, match=r"1 of 2 objects cannot be local files.*not a safe name"):
         relative_names(bad, parse(f"s3://{bucket}/d"))
 
 
@@ -258,11 +259,15 @@ def test_a_pool_for_all_workers(
     assert "Connection pool is full" not in caplog.text
 
 
-def test_put_says_what_it_stored(storage: Storage, bucket: str, client: Any, tmp_path: Path) -> None:
+def test_put_says_what_it_stored(
+    storage: Storage, bucket: str, client: Any, server: S3Server, tmp_path: Path
+) -> None:
     file = tmp_path / "m.pth"
     file.write_bytes(b"weights")
     storage.put(file, f"s3://{bucket}/out/m.pth")
     storage.put(file, f"s3://{bucket}/other/")
+    md5 = base64.b64encode(hashlib.md5(b"weights").digest()).decode()
+    assert [seen.md5 for seen in server.seen if seen.method == "PUT"] == [md5, md5]
     head = client.head_object(Bucket=bucket, Key="out/m.pth")
     assert head["Metadata"] == {"sha256": hashlib.sha256(b"weights").hexdigest()}
     assert client.get_object(Bucket=bucket, Key="other/m.pth")["Body"].read() == b"weights"
@@ -316,7 +321,7 @@ def test_a_pointer_cannot_lead_out(storage: Storage, fill: Fill, bucket: str) ->
     fill({"d/x_latest.pth": b"skillbank-link: ../../../../etc/passwd\n", "d/a": b"1"})
     folder = storage.fetch_tree(f"s3://{bucket}/d")
     assert not (folder / "x_latest.pth").is_symlink()
-    with pytest.raises(StorageError, match="is a link to '../../../../etc/passwd', out of its folder"):
+    with pytest.raises(StorageError, match=r"is a link to '../../../../etc/passwd', out of its folder"):
         storage.fetch(f"s3://{bucket}/d/x_latest.pth")
 
 

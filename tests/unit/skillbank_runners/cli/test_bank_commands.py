@@ -218,7 +218,9 @@ def test_the_engine_builder_takes_the_documented_flags(
     assert capsys.readouterr().out.startswith("Usage: gen_trt_engine.py [OPTIONS]")
 
 
-@pytest.mark.skipif(is_installed("tensorrt"), reason="TensorRT is installed")
+@pytest.mark.skipif(
+    is_installed("tensorrt") or not is_installed("torch"), reason="TensorRT is there, or PyTorch is not"
+)
 def test_the_engine_builder_needs_tensorrt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cli: Callable
 ) -> None:

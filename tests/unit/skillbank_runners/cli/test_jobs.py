@@ -1,5 +1,6 @@
 """Commands about jobs, on records made by the store itself."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -191,3 +192,19 @@ def test_progress_is_a_line_for_each_change_where_nobody_looks_on(
     with Progress(shown=False) as progress:
         progress.show(made)
     assert capsys.readouterr().err == ""
+
+
+def test_progress_is_a_bar_on_a_terminal(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    made = job(store, State.RUNNING)
+    reported(made)
+    store.transition(made.id, State.DONE, "finished")
+    with Progress(shown=True) as progress:
+        progress.show(made)
+        progress.show(store.get(made.id))
+    assert f"{made.id} done  epoch 2 of 2  val_loss 0.25  finished" in screen.getvalue()
+    assert "\033[" in screen.getvalue()

@@ -1,13 +1,12 @@
 """Schemas, templates, validation, keys; the answer without an option parser is the same as with it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from skillbank import bank
 from skillbank.generate import outputs
 from skillbank.specs import network as find_network
 from skillbank.specs import networks
@@ -28,12 +27,11 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def packaged_bank(generated: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def packaged_bank(generated: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The generated files are those of the program."""
+    monkeypatch.setattr("skillbank.bank.bank_root", lambda: generated)
     monkeypatch.setattr("skillbank_runners.cli.index.bank_root", lambda: generated)
-    bank.bank_root.cache_clear()
-    yield generated
-    bank.bank_root.cache_clear()
+    return generated
 
 
 ACTIONS = [(network.name, action) for network in networks() for action in network.actions]

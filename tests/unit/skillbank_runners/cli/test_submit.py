@@ -83,7 +83,7 @@ def test_flags_in_either_spelling_and_order(cli: Callable) -> None:
         (("--automl-settings", "[1]"), 2, "--automl-settings: not a map"),
         (("--automl-settings", '{"trails": 3}'), 3, "trials"),
         (("--checkpoint", "third"), 2, "third"),
-        (("--backend-type", "slurm"), 2, "slurm"),
+        (("--backend-type", "slurm"), 5, "slurm"),
         (("--base-experiment-id", "nothing"), 4, "mask2former-scratch"),
         (("--parent-job-id", "nothing"), 4, "nothing"),
         (("--specs", "@nowhere.yaml"), 4, "nowhere.yaml"),

@@ -1,0 +1,79 @@
+"""What went wrong, in words that help."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from skillbank.errors import InvalidValueError, OutOfMemoryError, RuntimeMissingError
+from skillbank_runners.failures import explain, memory_hint
+
+SPEC: dict[str, Any] = {
+    "dataset": {"train": {"batch_size": 8, "num_workers": 4}, "val": {"batch_size": 1}},
+    "train": {"activation_checkpoint": False},
+    "model": {"frustum_dims": 256, "precise": False},
+    "evaluate": {"batch_size": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "GPU"),
+        (RuntimeError("cuDNN error: CUDA error: out of memory"), "GPU"),
+        (MemoryError(), "host"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "host"),
+        (OSError(12, "Cannot allocate memory"), "host"),
+    ],
+)
+def test_memory_that_ran_out_names_the_settings_to_lower(error: BaseException, where: str) -> None:
+    found = explain(error, SPEC, "train", ("model.frustum_dims", "model.precise=true"))
+    assert isinstance(found, OutOfMemoryError)
+    assert f"train: {where} memory ran out" in found.message
+    assert found.hint == (
+        "lower -o dataset.train.batch_size=4, or -o train.activation_checkpoint=true, "
+        "or -o model.frustum_dims=128, or -o model.precise=true"
+    )
+    assert found.exit_code == 6
+
+
+def test_without_a_known_setting_the_hint_is_general() -> None:
+    assert memory_hint({"dataset": {"batch_size": 1}}, "train") == (
+        "use a smaller model, smaller images or a larger device"
+    )
+
+
+def test_batch_sizes_of_another_action_are_not_named() -> None:
+    assert "evaluate.batch_size" not in memory_hint(SPEC, "train")
+    assert "-o evaluate.batch_size=2" in memory_hint(SPEC, "evaluate")
+
+
+@pytest.mark.parametrize(
+    "ending", ["Killed.", "Bus error. It is possible that dataloader's workers are out of shared"]
+)
+def test_a_killed_loader_process_is_a_matter_of_memory(ending: str) -> None:
+    error = RuntimeError(f"DataLoader worker (pid 12) is killed by signal: {ending}")
+    found = explain(error, SPEC, "train")
+    assert isinstance(found, OutOfMemoryError)
+    assert ("shared memory" in found.message) == ("Bus" in ending)
+    assert found.hint == "use fewer loader processes: -o dataset.train.num_workers=2"
+
+
+def test_a_missing_package_says_how_to_get_it() -> None:
+    found = explain(ModuleNotFoundError("No module named 'spconv'", name="spconv"), SPEC, "train")
+    assert isinstance(found, RuntimeMissingError)
+    assert found.key == "spconv"
+    assert "pip install" in found.hint
+
+
+def test_anything_else_is_our_bug_with_type_and_message() -> None:
+    found = explain(KeyError("a bug\nsecond line"), SPEC, "train")
+    assert found.code == "internal"
+    assert found.exit_code == 1
+    assert found.message == "train: KeyError: 'a bug\\nsecond line'"
+    assert explain(ZeroDivisionError(), SPEC, "train").message == "train: ZeroDivisionError: "
+
+
+def test_an_error_of_ours_stays_as_it_is() -> None:
+    error = InvalidValueError("x")
+    assert explain(error, SPEC, "train") is error
