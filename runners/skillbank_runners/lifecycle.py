@@ -166,9 +166,10 @@ class _Course:
     def _is_canceled(self, error: SkillBankError) -> bool:
         return isinstance(error, InterruptedJobError) and self.store.get(self.job.id).state is State.CANCELING
 
-    def _status_in(self, folder: Path) -> StatusWriter:
+    def _status_in(self, folder: Path, *, node: int = 0) -> StatusWriter:
+        """The status channel; of several nodes that share the results only the first writes."""
         component = f"{self.job.network} {self.job.action}"
-        return StatusWriter(folder / "status.json", job_id=self.job.id, component=component)
+        return StatusWriter(folder / "status.json", job_id=self.job.id, component=component, rank=node)
 
     def _say(self, message: str) -> None:
         log.info("%s", message)
@@ -218,7 +219,7 @@ class _Course:
         with ExitStack() as stack:
             storage = stack.enter_context(Storage())
             self.places = places = place_results(self.spec, self.job, info)
-            self.status = self._status_in(places.folder)
+            self.status = self._status_in(places.folder, node=placement.node_rank)
             if not self._is_search():  # its trials bring their data and take devices themselves
                 self.spec = fetch_inputs(self.spec, info, storage)
                 self._continue_remote(places, storage, found.latest_link)
@@ -315,7 +316,7 @@ class _Course:
             return
         for folder, uri in places.trees.items():
             inner = places.folder.relative_to(folder).parts
-            path = fetch_latest(join(uri, *inner), latest_link(self.spec), storage)
+            path = fetch_latest(join(uri, *inner), latest_link(self.spec), places.folder, storage)
             if path is not None:
                 train["resume_training_checkpoint_path"] = str(path)
 

@@ -121,16 +121,22 @@ def place_results(spec: dict[str, Any], job: Job, info: ActionInfo) -> Places:
     return places
 
 
-def fetch_latest(uri: str, link_name: str, storage: Storage) -> Path | None:
+def fetch_latest(uri: str, link_name: str, folder: Path, storage: Storage) -> Path | None:
     """The newest checkpoint that an earlier run sent to a remote folder; None when there is none.
 
     Args:
         uri: remote folder of the action's results.
+        link_name: name of the link to the newest checkpoint.
+        folder: local folder of the action, which gets the status lines of the earlier run to go on from.
+        storage: reaches the remote folder.
     """
-    place = join(uri, link_name)
+    place, status = join(uri, link_name), join(uri, "status.json")
     if not storage.exists(place):
         return None
     log.info("fetching the newest checkpoint of an earlier run: %s", place)
+    if storage.exists(status):
+        said = (folder / "status.json").read_bytes() if (folder / "status.json").exists() else b""
+        (folder / "status.json").write_bytes(storage.fetch(status).read_bytes() + said)
     return storage.fetch(place)
 
 

@@ -137,7 +137,7 @@ class Ranks:
         try:
             yield
         except BaseException:
-            self._end(patience_s=3.0)
+            self._end(patience_s=1.0)
             raise
         else:
             self._end(patience_s=30.0)
@@ -185,7 +185,7 @@ class Ranks:
                     process.wait(max(0.0, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     continue
-            deadline = time.monotonic() + 5.0
+            deadline = time.monotonic() + 2.0
 
 
 def watch_parent(pid: int) -> None:

@@ -17,6 +17,8 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Lightning asks torch in a way that newer versions of torch call deprecated; nothing can be done here.
 _NOT_OURS = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
 
+_TALKATIVE = frozenset({"boto3", "botocore", "s3transfer", "urllib3"})
+
 
 @contextmanager
 def talking(redactor: Redactor, *, process: int = 0) -> Iterator[None]:
@@ -31,6 +33,7 @@ def talking(redactor: Redactor, *, process: int = 0) -> Iterator[None]:
         warnings.filterwarnings("ignore", message=_NOT_OURS)
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter(f"[process {process}] {_FORMAT}" if process else _FORMAT))
+        handler.addFilter(_is_of_interest)
         handler.addFilter(redactor)
         root.addHandler(handler)
         root.setLevel(logging.WARNING if process else logging.INFO)
@@ -41,3 +44,8 @@ def talking(redactor: Redactor, *, process: int = 0) -> Iterator[None]:
             logging.captureWarnings(False)
             root.removeHandler(handler)
             root.setLevel(before)
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    """Everything but the small talk of libraries that move data."""
+    return record.levelno >= logging.WARNING or record.name.split(".")[0] not in _TALKATIVE

@@ -60,7 +60,7 @@ def doctor(output: Output = None) -> None:
     skillbank doctor
     """
     checks = [_python(), *_extras(), _store(), _bank(), *_networks(), _s3(), _tools()]
-    emit(checks, output, columns=("check", "ok", "found", "needed_for", "fix"), name="check")
+    emit(checks, output, columns=("check", "ok", "found", "fix"), name="check")
 
 
 def _check(check: str, ok: bool, found: str, *, needed_for: str = "", fix: str = "") -> dict[str, Any]:

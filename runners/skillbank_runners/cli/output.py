@@ -166,7 +166,7 @@ def _print_table(data: Any, columns: Sequence[str]) -> None:
     elif data and isinstance(data[0], Mapping):
         fields = list(columns) or list(data[0])
         for field in fields:
-            table.add_column(field, overflow="fold")
+            table.add_column(field, overflow="fold", no_wrap=field == fields[0])
         for row in data:
             table.add_row(*(_tinted(field, _cell(row.get(field))) for field in fields))
     elif data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from toy_run import weights
 
 from skillbank.jobs.reconcile import read_exit
 from skillbank.jobs.states import State
+from skillbank.jobs.store import JobStore
 from skillbank.launch import cancel_job
+from skillbank.launch.environment import free_port
 
 LINK = "toy_model_latest.pth"
 
@@ -47,14 +50,12 @@ def test_jobs_chained_without_waiting(bench: Bench) -> None:
     assert waiting.startswith(f"waiting for parent job {train.id}")
     metrics = json.loads((Path(evaluate.results_dir) / "evaluate" / "metrics.json").read_text())
     assert metrics["checkpoint"].startswith(str(folder))
-    kinds = {
-        job.action: [found.kind for found in bench.store.artifacts(job.id)] for job in (evaluate, export)
-    }
-    assert kinds == {"evaluate": ["metrics"], "export": ["onnx"]}
+    assert [found.kind for found in bench.store.artifacts(evaluate.id)] == ["metrics"]
+    assert [found.kind for found in bench.store.artifacts(export.id)] == ["onnx"]
 
 
 def test_kill_and_the_same_command_end_with_the_same_weights(bench: Bench) -> None:
-    """SIGKILL inside the second epoch, with checkpoints every three steps; loader processes draw the noise."""
+    """SIGKILL inside the second epoch, checkpoints every three steps; a loader process draws the noise."""
     settings = {
         "train__num_epochs": 3,
         "train__checkpoint_interval_unit": "step",
@@ -184,3 +185,22 @@ def test_a_sharded_run_leaves_an_ordinary_checkpoint(bench: Bench) -> None:
     content = torch.load(Path(folder) / "train" / LINK, weights_only=True)
     assert content["state_dict"]["model.inner.0.weight"].shape == (8, 2)
     assert content["skillbank"]["epoch"] == 1
+
+
+@pytest.mark.slow
+def test_two_nodes_meet_and_the_first_one_writes(bench: Bench) -> None:
+    """Two machines are played by two homes; each starts the job with its own NODE_RANK."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    settings = {"train__num_nodes": 2, "results_dir": str(bench.folder / "shared"), "train__seed": -1}
+    other = replace(bench, store=JobStore(bench.folder / "other-home"))
+    jobs = [
+        each.train(**settings, env={**meeting, "NODE_RANK": str(rank)})
+        for rank, each in enumerate((bench, other))
+    ]
+    ended = [each.end(job) for each, job in zip((bench, other), jobs, strict=True)]
+    assert [job.state for job in ended] == [State.DONE] * 2
+    assert events(jobs[0])[-1]["status"] == "SUCCESS"
+    assert not events(jobs[1])
+    assert [found.epoch for found in bench.store.artifacts(jobs[0].id)] == [0, 1]
+    assert not other.store.artifacts(jobs[1].id)
+    other.store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,28 +22,29 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Any]]:
     for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server.url}.items():
         monkeypatch.setenv(name, value)
     client = client_for(server.url)
-    client.create_bucket(Bucket="toy")
-    yield "s3://toy", client
+    name = f"toy-{uuid.uuid4().hex[:12]}"  # the server's memory outlives it
+    client.create_bucket(Bucket=name)
+    yield name, client
     client.close()
     server.stop()
 
 
-def keys(client: Any) -> dict[str, bytes]:
-    found = client.list_objects_v2(Bucket="toy", Prefix="run/").get("Contents", [])
-    return {item["Key"]: client.get_object(Bucket="toy", Key=item["Key"])["Body"].read() for item in found}
+def keys(client: Any, name: str) -> dict[str, bytes]:
+    found = client.list_objects_v2(Bucket=name, Prefix="run/").get("Contents", [])
+    return {item["Key"]: client.get_object(Bucket=name, Key=item["Key"])["Body"].read() for item in found}
 
 
 def test_data_and_results_on_s3(bench: Bench, bucket: tuple[str, Any]) -> None:
-    uri, client = bucket
-    client.put_object(Bucket="toy", Key="data/points.txt", Body=bench.points.read_bytes())
+    name, client = bucket
+    client.put_object(Bucket=name, Key="data/points.txt", Body=bench.points.read_bytes())
     settings = {
-        "dataset__train_file": f"{uri}/data/points.txt",
-        "results_dir": f"{uri}/run",
+        "dataset__train_file": f"s3://{name}/data/points.txt",
+        "results_dir": f"s3://{name}/run",
         "keep_results_dir": True,
     }
     first = bench.end(bench.train(**settings))
     assert first.state is State.DONE
-    sent = keys(client)
+    sent = keys(client, name)
     assert {
         "run/train/model_epoch_000.pth",
         "run/train/model_epoch_001.pth",
@@ -54,8 +56,10 @@ def test_data_and_results_on_s3(bench: Bench, bucket: tuple[str, Any]) -> None:
 
     again = bench.end(bench.train(**{**settings, "train__num_epochs": 3}))
     assert again.state is State.DONE
-    sent = keys(client)
+    sent = keys(client, name)
     assert "run/train/model_epoch_002.pth" in sent
+    lines = [json.loads(line) for line in sent["run/train/status.json"].splitlines()]
+    assert [line["job_id"] for line in lines if line["status"] == "SUCCESS"] == [first.id, again.id]
     # the second run began where the first one had ended
     (artifact,) = bench.store.artifacts(again.id)
     assert (artifact.epoch, artifact.step) == (2, 15)
@@ -65,10 +69,10 @@ def test_data_and_results_on_s3(bench: Bench, bucket: tuple[str, Any]) -> None:
 
 
 def test_results_of_a_failed_job_are_sent_too(bench: Bench, bucket: tuple[str, Any]) -> None:
-    uri, client = bucket
-    job = bench.end(bench.train(results_dir=f"{uri}/run", keep_results_dir=True, train__fail="bug"))
+    name, client = bucket
+    job = bench.end(bench.train(results_dir=f"s3://{name}/run", keep_results_dir=True, train__fail="bug"))
     assert job.state is State.ERROR
-    lines = [json.loads(line) for line in keys(client)["run/train/status.json"].splitlines()]
+    lines = [json.loads(line) for line in keys(client, name)["run/train/status.json"].splitlines()]
     assert lines[-1]["status"] == "FAILURE"
     assert "a bug" in lines[-1]["message"]
     assert Path(job.folder).is_dir()

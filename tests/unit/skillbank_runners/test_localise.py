@@ -144,9 +144,14 @@ def test_folders_of_output_files_are_made(tmp_path: Path) -> None:
 def test_the_newest_checkpoint_of_an_earlier_run_is_found_through_its_pointer(
     tmp_path: Path, storage: Storage
 ) -> None:
-    assert fetch_latest(str(tmp_path), "toy_model_latest.pth", storage) is None
+    local = tmp_path / "local"
+    local.mkdir()
+    (local / "status.json").write_text("waiting\n")
+    (tmp_path / "status.json").write_text("earlier\n")
+    assert fetch_latest(str(tmp_path), "toy_model_latest.pth", local, storage) is None
     (tmp_path / "model_epoch_001.pth").write_text("weights")
     (tmp_path / "toy_model_latest.pth").write_bytes(pointer_content("model_epoch_001.pth"))
-    found = fetch_latest(str(tmp_path), "toy_model_latest.pth", storage)
+    found = fetch_latest(str(tmp_path), "toy_model_latest.pth", local, storage)
     assert found is not None
     assert found.read_text() == "weights"
+    assert (local / "status.json").read_text() == "earlier\nwaiting\n"

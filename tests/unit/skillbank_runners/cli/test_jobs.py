@@ -161,7 +161,7 @@ def test_the_id_must_be_there_once_and_known(store: JobStore, cli: Callable) -> 
     assert "the id of a job is missing; is a variable empty?" in missing.err
     assert cli("skillbank", "jobs", "show", "").code == 2
     assert cli("skillbank", "jobs", "show", made.id, "--id", "other").code == 2
-    unknown = cli("skillbank", "jobs", "show", made.id[:-1] + "0")
+    unknown = cli("skillbank", "jobs", "show", f"{made.id}0")
     assert unknown.code == 4
     assert made.id in unknown.err
     other = cli("tao", "oneformer", "get-job", made.id)
