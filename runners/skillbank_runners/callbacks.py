@@ -1,13 +1,10 @@
-"""What every training run gets beside its module: status, guards, clipping, freezing, random state."""
+"""What every training run gets beside its module: guards, clipping, freezing, random state."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,7 +13,6 @@ import torch.distributed
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from skillbank.errors import InvalidValueError, JobFailedError
-from skillbank_models.protocol import KpiWriter
 from skillbank_runners import randomness
 from skillbank_runners.data import DataOrder
 
@@ -25,25 +21,12 @@ __all__ = [
     "Frozen",
     "Generators",
     "LossGuard",
-    "Progress",
-    "finite_metrics",
     "sample_names",
 ]
 
 log = logging.getLogger(__name__)
 
 _SAMPLE_KEYS = ("sample_ids", "image_ids", "image_id", "file_names", "file_name", "ids", "names")
-
-
-def finite_metrics(trainer: pl.Trainer) -> dict[str, float]:
-    """The numbers logged so far that are numbers, by name.
-
-    A number that is logged per step and per epoch comes under three names; the plain one is kept.
-    """
-    values = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
-    forked = {f"{name}{ending}" for name in values for ending in ("_step", "_epoch")}
-    kept = sorted(values.keys() - forked)
-    return {name: values[name] for name in kept if math.isfinite(values[name])}
 
 
 def sample_names(batch: Any) -> list[str]:
@@ -55,78 +38,6 @@ def sample_names(batch: Any) -> list[str]:
         if isinstance(found, list | tuple):
             return [str(value) for value in found]
     return []
-
-
-class Progress(pl.Callback):
-    """Writes an event per epoch, with numbers, time and estimated end, and a sign of life in long epochs.
-
-    Args:
-        every_s: shortest time between two signs of life.
-        verbose: log the learning rate of every parameter group.
-    """
-
-    def __init__(
-        self,
-        status: KpiWriter,
-        *,
-        every_s: float = 10.0,
-        verbose: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._status = status
-        self._every_s = every_s
-        self._verbose = verbose
-        self._clock = clock
-        self._epoch_began = self._said = clock()
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the watch."""
-        self._epoch_began = self._said = self._clock()
-        if self._verbose:
-            for number, group in enumerate(group for opt in trainer.optimizers for group in opt.param_groups):
-                name = group.get("name", f"group {number}")
-                log.info("epoch %d: learning rate of %s is %g", trainer.current_epoch, name, group["lr"])
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Say how far a long epoch is."""
-        now = self._clock()
-        if now - self._said < self._every_s:
-            return
-        self._said = now
-        batches = int(trainer.num_training_batches)
-        remaining = (
-            (now - self._epoch_began)
-            / (batch_idx + 1)
-            * (batches - batch_idx - 1 + batches * (_last_epoch(trainer) - trainer.current_epoch))
-        )
-        self._status.metrics(
-            finite_metrics(trainer),
-            message=f"epoch {trainer.current_epoch}: {batch_idx + 1} of {batches} batches",
-            epoch=trainer.current_epoch,
-            max_epoch=_last_epoch(trainer),
-            cur_iter=batch_idx + 1,
-            global_step=trainer.global_step,
-            eta=_clock_text(remaining),
-        )
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the epoch."""
-        took = self._clock() - self._epoch_began
-        kpi = finite_metrics(trainer)
-        epoch = trainer.current_epoch
-        self._status.metrics(
-            kpi,
-            message=f"epoch {epoch} done",
-            epoch=epoch,
-            max_epoch=_last_epoch(trainer),
-            global_step=trainer.global_step,
-            time_per_epoch=_clock_text(took),
-            eta=_clock_text(took * (_last_epoch(trainer) - epoch)),
-        )
-        numbers = ", ".join(f"{name} {value:.6g}" for name, value in kpi.items())
-        log.info("epoch %d of %d in %s: %s", epoch, _last_epoch(trainer), _clock_text(took), numbers)
 
 
 class LossGuard(pl.Callback):
@@ -339,11 +250,3 @@ class Generators(pl.Callback):
         if self._outside is not None:
             randomness.restore(self._outside)
             self._outside = None
-
-
-def _last_epoch(trainer: pl.Trainer) -> int:
-    return (trainer.max_epochs or 1) - 1
-
-
-def _clock_text(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

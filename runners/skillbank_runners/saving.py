@@ -22,9 +22,9 @@ import torch.distributed
 
 from skillbank import __version__
 from skillbank.metrics import is_better
-from skillbank_runners.callbacks import finite_metrics
 from skillbank_runners.checkpoints import checkpoint_name, point_to_latest, remove_leftovers
 from skillbank_runners.interrupts import Interrupts
+from skillbank_runners.progress import Measures
 from skillbank_runners.schedule import ValidationSchedule, crosses
 
 __all__ = ["Best", "CheckpointPlan", "Checkpoints", "Register"]
@@ -115,6 +115,7 @@ class Checkpoints(pl.Callback):
     Args:
         register: records each finished file.
         best: also keep the best ones.
+        measures: gives the numbers that go with a file.
         schedule: knows whether a validation follows a batch, so that its numbers are waited for.
     """
 
@@ -125,12 +126,14 @@ class Checkpoints(pl.Callback):
         register: Register,
         *,
         schedule: ValidationSchedule,
+        measures: Measures,
         best: Best | None = None,
     ) -> None:
         self.plan = plan
         self.interrupts = interrupts
         self.register = register
         self.schedule = schedule
+        self.measures = measures
         self.best = best
         self._finished: int | None = None
         self._inside_epoch = False
@@ -252,14 +255,14 @@ class Checkpoints(pl.Callback):
         step = trainer.global_step if self.plan.unit == "step" else None
         if self.plan.writes:
             name = checkpoint_name(epoch, step)
-            self._save(trainer, name, epoch, finite_metrics(trainer), is_periodic=is_due or is_last)
+            self._save(trainer, name, epoch, self.measures.finite(trainer), is_periodic=is_due or is_last)
         self._finished = None
 
     def _save_inside(self, trainer: pl.Trainer) -> None:
         epoch = trainer.current_epoch
         self._inside_epoch = True
         name = checkpoint_name(epoch, trainer.global_step)
-        self._save(trainer, name, epoch, finite_metrics(trainer), is_periodic=True)
+        self._save(trainer, name, epoch, self.measures.finite(trainer), is_periodic=True)
         self._inside_epoch = False
 
     def _save_and_stop(self, trainer: pl.Trainer, *, at_epoch_end: bool) -> None:

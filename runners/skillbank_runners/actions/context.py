@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -88,9 +89,11 @@ class Running:
         """Report numbers everywhere at once: status channel, a JSON artifact and a table in the log."""
         path = self.folder / name
         if self.rank == 0:
-            content = {"network": self.network, "action": self.action, **more, "metrics": dict(kpi)}
+            # strict JSON has no NaN
+            values = {name: value if math.isfinite(value) else None for name, value in kpi.items()}
+            content = {"network": self.network, "action": self.action, **more, "metrics": values}
             temporary = path.with_name(f".{name}.{os.getpid()}.part")
-            temporary.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             temporary.replace(path)
             self.register(path, "metrics", metrics=kpi)
             self.status.metrics(kpi, message=f"{self.action} results")

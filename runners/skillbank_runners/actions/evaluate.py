@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from skillbank_runners.actions.context import Running
-from skillbank_runners.callbacks import finite_metrics
 from skillbank_runners.data import DataOrder, arrange
+from skillbank_runners.progress import measured
 from skillbank_runners.trainer import build_trainer
 
 __all__ = ["evaluate"]
@@ -25,5 +25,5 @@ def evaluate(job: Running) -> None:
     trainer = build_trainer(job.spec, job, job.host, callbacks=extra)
     job.status.running(f"evaluating {checkpoint}")
     trainer.test(module, datamodule=data, verbose=False)
-    job.write_metrics(finite_metrics(trainer), checkpoint=str(checkpoint))
+    job.write_metrics(measured(trainer), checkpoint=str(checkpoint))
     job.register_left_by(module)

@@ -14,7 +14,7 @@ from skillbank.errors import ConflictError, InvalidValueError
 from skillbank.metrics import lookup, primary_metric
 from skillbank.specs.base import Metric
 from skillbank_runners.actions.context import Running
-from skillbank_runners.callbacks import ClipGradients, Frozen, Generators, LossGuard, Progress, sample_names
+from skillbank_runners.callbacks import ClipGradients, Frozen, Generators, LossGuard, sample_names
 from skillbank_runners.checkpoints import (
     RESUME_KEY,
     Resume,
@@ -24,6 +24,7 @@ from skillbank_runners.checkpoints import (
     tensors_of,
 )
 from skillbank_runners.data import DataOrder, arrange
+from skillbank_runners.progress import Measures, Progress
 from skillbank_runners.saving import Best, CheckpointPlan, Checkpoints
 from skillbank_runners.schedule import StepLimit, ValidationSchedule
 from skillbank_runners.trainer import TrainSettings, build_trainer, setting_of
@@ -84,7 +85,8 @@ def _callbacks(
     schedule = ValidationSchedule(settings.validation_interval)
     own = job.implementation
     names = own.sample_names or sample_names
-    found: list[Callback] = [Generators(order), LossGuard(names), schedule]
+    measures = Measures()
+    found: list[Callback] = [Generators(order), LossGuard(names), schedule, measures]
     frozen = setting_of(job.spec, "train.freeze", [])
     if frozen:
         found.append(Frozen(module, list(frozen)))
@@ -93,7 +95,8 @@ def _callbacks(
     if settings.max_steps:
         found.append(StepLimit(settings.max_steps))
     found += own.callbacks(job.spec) if own.callbacks else []
-    found.append(Progress(job.status, verbose=bool(setting_of(job.spec, "train.verbose", False))))
+    verbose = bool(setting_of(job.spec, "train.verbose", False))
+    found.append(Progress(job.status, measures, verbose=verbose))
     plan = CheckpointPlan(
         folder=job.folder,
         interval=float(setting_of(job.spec, "train.checkpoint_interval", 1)),
@@ -103,7 +106,9 @@ def _callbacks(
         replace_periodic=bool(setting_of(job.spec, "train.checkpointer.replace_periodic", False)),
         writes=not settings.is_dry_run,
     )
-    found.append(Checkpoints(plan, job.interrupts, job.register, schedule=schedule, best=_best(job)))
+    found.append(
+        Checkpoints(plan, job.interrupts, job.register, schedule=schedule, measures=measures, best=_best(job))
+    )
     return found
 
 

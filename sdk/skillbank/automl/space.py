@@ -22,6 +22,7 @@ __all__ = ["Axis", "Choices", "Override", "Range", "default_keys", "search_space
 
 _LOG_LEAVES = frozenset({"lr", "weight_decay", "backbone_multiplier"})
 _DECADE = 10.0
+_INSET = 1e-3
 # Published as searchable, but not worth a trial unless asked for: test sizes change what is measured, widths
 # and counts make pretrained weights useless, the cap of the long side and momentum hardly matter.
 _ONLY_WHEN_NAMED = frozenset(
@@ -152,14 +153,13 @@ def _axis(key: str, info: FieldInfo, default: Any, override: Override) -> Axis:
 def _range(key: str, info: FieldInfo, default: float, override: Override) -> Range:
     integer = info.annotation is int
     log = _is_log(key, info)
-    low, high = _bounds(info)
-    if log and default > 0:
-        # Published bounds such as 0..1 say what is legal, not what is worth trying.
-        low = max(low if low is not None else 0.0, default / _DECADE)
-        high = min(high if high is not None else default * _DECADE, default * _DECADE)
-    else:
-        low = low if low is not None else (default / 2 if integer else default / _DECADE)
-        high = high if high is not None else (default * 2 if integer else default * _DECADE)
+    low, high = _bounds(info, default)
+    if (log and default > 0) or low is None or high is None:
+        # Bounds such as 0 to 1 for a rate, or none at all, say what is legal, not what is worth trying.
+        reach = 2 if integer and not log else _DECADE
+        near, far = sorted((default / reach, default * reach))
+        low = near if low is None else max(low, near)
+        high = far if high is None else min(high, far)
     low = override.low if override.low is not None else low
     high = override.high if override.high is not None else high
     step = next((int(item.multiple_of) for item in info.metadata if isinstance(item, MultipleOf)), 1)  # type: ignore[call-overload]
@@ -180,13 +180,15 @@ def _is_log(key: str, info: FieldInfo) -> bool:
     return scale == "log" or (scale is None and key.rsplit(".", 1)[-1] in _LOG_LEAVES)
 
 
-def _bounds(info: FieldInfo) -> tuple[float | None, float | None]:
+def _bounds(info: FieldInfo, default: float) -> tuple[float | None, float | None]:
+    """Legal bounds, both included; an excluded one is moved a little towards the default."""
     low: Any = next((item.ge for item in info.metadata if isinstance(item, Ge)), None)
     high: Any = next((item.le for item in info.metadata if isinstance(item, Le)), None)
     above: Any = next((item.gt for item in info.metadata if isinstance(item, Gt)), None)
     below: Any = next((item.lt for item in info.metadata if isinstance(item, Lt)), None)
+    integer = info.annotation is int
     if low is None and above is not None:
-        low = above + (1 if info.annotation is int else 1e-12)
+        low = above + (1 if integer else (default - above) * _INSET)
     if high is None and below is not None:
-        high = below - (1 if info.annotation is int else 1e-12)
+        high = below - (1 if integer else (below - default) * _INSET)
     return (None if low is None else float(low), None if high is None else float(high))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from skillbank.automl.space import Axis, Choices, default_keys, search_space
 from skillbank.errors import MissingValueError
 from skillbank.generate.schemas import automl_keys
 from skillbank.resolve.datasets import build_spec_overrides
@@ -285,18 +286,33 @@ def automl_parameters(subject: Subject) -> str:
     """Keys that a search varies when none are named."""
     if "train" not in subject.network.actions:
         return "Nothing is searched."
-    table = key_table(subject.network.name, "train")
+    name = subject.network.name
+    table = key_table(name, "train")
     nodes = field_nodes(table.cls)
+    by_default = default_keys(name)
+    keys = automl_keys(name, "train")[0]
     rows = [
         (
-            _code(key),
-            _code(_json(get(table.defaults, key))),
-            described(nodes[key]),
-            {"log": "logarithmic", "linear": "linear"}.get(table.leaves[key].note.scale or "", ""),
+            _code(axis.key),
+            _code(_json(axis.default)),
+            described(nodes[axis.key]),
+            _searched(axis),
+            "yes" if axis.key in by_default else "only when named",
         )
-        for key in automl_keys(subject.network.name, "train")[0]
+        for axis in (search_space(name, table.defaults, keys=keys) if keys else [])
     ]
-    return _table(("key", "default", "allowed", "scale"), rows, "Nothing is searched unless it is named.")
+    return _table(
+        ("key", "default", "allowed", "a search draws", "searched"),
+        rows,
+        "Nothing is searched unless it is named.",
+    )
+
+
+def _searched(axis: Axis) -> str:
+    if isinstance(axis.domain, Choices):
+        return "one of the options"
+    scale = "logarithmic" if axis.domain.log else "linear"
+    return f"{axis.domain.low:g} to {axis.domain.high:g}, {scale}"
 
 
 def networks(found: Mapping[str, tuple[Network, SkillInfo]]) -> str:

@@ -112,9 +112,7 @@ def _set(placed: Placed, leaf: Leaf, key: str, path: str, given: Any) -> None:
         value = plain(given)
     except ValueError as err:
         placed.problems.append(
-            InvalidValueError(
-                f"{placed.where(path)}: {shown(path, given)} {err}", hint=f"{key}=...", key=key
-            )
+            InvalidValueError(f"{placed.where(path)}: {shown(path, given)} {err}", hint=f"{key}=...", key=key)
         )
         return
     if is_placeholder(value):

@@ -10,7 +10,8 @@ import torch
 
 from skillbank.errors import JobFailedError
 from skillbank.jobs.status import StatusWriter, read_events
-from skillbank_runners.callbacks import ClipGradients, LossGuard, Progress, sample_names
+from skillbank_runners.callbacks import ClipGradients, LossGuard, sample_names
+from skillbank_runners.progress import Measures, Progress
 from skillbank_runners.schedule import crosses
 
 
@@ -70,7 +71,7 @@ def test_the_guard_names_place_samples_and_the_parts_of_the_loss() -> None:
 def test_a_long_epoch_gives_a_sign_of_life(tmp_path: Path) -> None:
     now = [0.0]
     status = StatusWriter(tmp_path / "status.json", job_id="j", component="toy train")
-    progress = Progress(status, every_s=10, clock=lambda: now[0])
+    progress = Progress(status, Measures(), every_s=10, clock=lambda: now[0])
     trainer: Any = SimpleNamespace(
         current_epoch=1,
         max_epochs=3,

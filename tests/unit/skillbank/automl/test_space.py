@@ -34,6 +34,21 @@ def test_an_integer_keeps_its_multiple() -> None:
     assert axis.domain.high % 8 == 0
 
 
+def test_a_bound_on_one_side_leaves_a_range_around_the_default() -> None:
+    (axis,) = search_space("mask2former", {"dataset": {"augmentation": {"train_max_size": 2560}}},
+                           keys=["dataset.augmentation.train_max_size"])  # fmt: skip
+    assert axis.domain == Range(low=1280, high=5120, integer=True, step=1)
+
+
+def test_an_excluded_bound_is_never_drawn() -> None:
+    (axis,) = search_space(
+        "mask2former", {"train": {"optim": {"momentum": 0.9}}}, keys=["train.optim.momentum"]
+    )
+    assert isinstance(axis.domain, Range)
+    assert 0 < axis.domain.low < 0.01
+    assert axis.domain.high == 1
+
+
 def test_options_and_own_bounds() -> None:
     optim, rate = search_space(
         "mask2former", BASE, keys=["train.optim.type", "train.optim.lr"],

@@ -68,7 +68,10 @@ def test_tables_of_keys(bank: Path) -> None:
     assert row(table, "`train.optim.lr`")[1:3] == ["`0.0002`", "a number above 0 and at most 1"]
     assert "train.fast" not in table
     assert row(block(bank, "shorthand"), "`learning_rate`")[1] == "`train.optim.lr`"
-    assert row(block(bank, "automl-parameters"), "`train.optim.lr`")[3] == "logarithmic"
+    assert row(block(bank, "automl-parameters"), "`train.optim.lr`")[3:] == [
+        "2e-05 to 0.002, logarithmic",
+        "yes",
+    ]
     metrics = block(bank, "metrics")
     assert row(metrics, "`mIoU`")[0:2] == ["`mIoU` (objective)", "higher"]
     assert "Loss \\| total." in metrics
