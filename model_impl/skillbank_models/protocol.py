@@ -12,6 +12,8 @@ What the shared actions rely on beyond Lightning's own contract:
   seed of their own. A sampler that hands every process its own share says so with the attribute
   ``shards_itself = True``; batch samplers have a length, and one that never ends gives the length of an
   epoch.
+- ``train_dataloader`` and ``val_dataloader`` serve training, ``test_dataloader`` evaluation,
+  ``predict_dataloader`` inference, with ``test_step`` and ``predict_step``.
 - `build_module` gives a LightningModule that logs its metrics with `self.log`; a metric that ends up in
   `trainer.callback_metrics` becomes a KPI of the epoch. Files go to `trainer.default_root_dir`, the folder of
   the action. Attributes that are looked for, all optional: ``artifacts()`` (see `LeavesArtifacts`) and

@@ -193,7 +193,7 @@ class Frozen(pl.Callback):
 
 
 class Generators(pl.Callback):
-    """Keeps the generators of all processes in the checkpoint, and validation away from those of training."""
+    """Keeps random generators and the place in the data in the checkpoint, and validation away from them."""
 
     def __init__(self, order: DataOrder) -> None:
         self._order = order
@@ -201,17 +201,18 @@ class Generators(pl.Callback):
         self._outside: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Generators of each process, and the seed of the data."""
+        """Generators of each process, seed of the data, and the place inside the epoch."""
         own = self._outside or randomness.capture()
         states = [own]
         if self._order.world > 1:
             states = [{} for _ in range(self._order.world)]
             torch.distributed.all_gather_object(states, own)
-        return {"seed": self._order.seed, "states": states}
+        return {"seed": self._order.seed, "batches": self._order.batches_done, "states": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over seed and generators; generators only where the number of processes is the same."""
+        """Take over seed, place and generators; these only where the number of processes is the same."""
         self._order.seed = int(state_dict["seed"])
+        self._order.done_before = int(state_dict["batches"])
         states = state_dict["states"]
         if len(states) == self._order.world:
             self._restored = states[self._order.rank]
@@ -219,6 +220,17 @@ class Generators(pl.Callback):
             log.warning(
                 "the run had %d processes, now %d: random numbers differ", len(states), self._order.world
             )
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Count the batches behind a resumed epoch as this number of processes would have."""
+        state = checkpoint.get("callbacks", {}).get(self.state_key)
+        if state and state["batches"]:
+            current = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+            shift = -(-state["batches"] // self._order.world) - current["ready"]
+            for name in ("ready", "started", "processed", "completed"):
+                current[name] += shift
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give every process numbers of its own."""

@@ -43,6 +43,7 @@ class DataOrder:
         seed: of the run; a resumed run takes over the seed it was started with.
         even: every process gets the same number of evaluation batches too, some of them twice; needed where a
             forward pass waits for the other processes.
+        done_before: batches, over all processes, that the resumed epoch had behind it.
         trainer: knows the epoch, once there is one.
     """
 
@@ -50,6 +51,7 @@ class DataOrder:
     rank: int = 0
     world: int = 1
     even: bool = False
+    done_before: int = 0
     trainer: pl.Trainer | None = None
 
     @property
@@ -59,10 +61,14 @@ class DataOrder:
 
     @property
     def batches_done(self) -> int:
-        """Batches of this epoch that went through the model, over all processes."""
+        """Batches of an open epoch that went through the model, over all processes; 0 between epochs."""
         if self.trainer is None:
             return 0
-        return int(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready) * self.world
+        loop = self.trainer.fit_loop
+        epochs: Any = loop.epoch_progress.current
+        done = int(loop.epoch_loop.batch_progress.current.ready)
+        is_open = epochs.started > epochs.processed and done < self.trainer.num_training_batches
+        return done * self.world if is_open else 0
 
 
 class _Ticket(NamedTuple):
@@ -143,7 +149,7 @@ class EpochLoader:
         self.dataset = loader.dataset
         self.order = order
         self.stage = stage
-        self._skip = 0
+        self._has_begun = False
         self._tickets = _Tickets()
         self._is_iterable = isinstance(loader.dataset, IterableDataset)
         self._source: Any = None if self._is_iterable else loader.batch_sampler or loader.sampler
@@ -158,7 +164,10 @@ class EpochLoader:
         # A generator on purpose: Lightning calls iter() once more than it reads, and nothing starts before
         # next().
         epoch = self.order.epoch if self.stage == "train" else 0
-        done, self._skip = self._skip, 0
+        done = 0
+        if self.stage == "train" and not self._has_begun:
+            self._has_begun = True
+            done = min(-(-self.order.done_before // self.order.world), self._length)
         number, skip = divmod(done, self._pass_length)
         while done < self._length:
             seed = randomness.derive(self.order.seed, self.stage, epoch, number)
@@ -179,12 +188,15 @@ class EpochLoader:
             number, skip = number + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the epoch is; with `load_state_dict` it makes Lightning resume inside an epoch."""
-        return {"batches": self.order.batches_done}
+        """Tells Lightning that a run can be resumed inside an epoch; the place itself is in `DataOrder`.
+
+        What Lightning keeps from here is lost when a module asks for the number of steps before the run is
+        restored.
+        """
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Start the next pass behind the batches that were done."""
-        self._skip = min(-(-int(state["batches"]) // self.order.world), self._length)
+        """See `state_dict`."""
 
     def _pass(self, epoch: int, seed: int, skip: int, most: int) -> Iterator[Any]:
         """The batches of one pass over the data, from `skip` on."""

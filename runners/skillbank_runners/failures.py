@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from skillbank.errors import OutOfMemoryError, RuntimeMissingError, SkillBankError
+from skillbank.errors import OutOfMemoryError, RuntimeMissingError, SkillBankError, StorageError
 
 __all__ = ["UnexpectedError", "explain", "memory_hint"]
 
@@ -20,6 +23,22 @@ _MEMORY_TEXTS = (
 _LOADER_TEXTS = ("dataloader worker", "killed by signal")
 _SHARED_TEXTS = ("bus error", "shared memory", "no space left on device: '/dev/shm")
 _FIRST = 400
+
+# What a file system refuses and a user can mend: the way out, `{place}` being the folder in question.
+_PLACES = {
+    errno.ENOSPC: "free some space: df -h {place}",
+    errno.EDQUOT: "free some of your quota, or set results_dir elsewhere",
+    errno.EROFS: "set results_dir to a place you may write to",
+    errno.EACCES: "check the rights: ls -ld {place}",
+    errno.EPERM: "check the rights: ls -ld {place}",
+    errno.ENOENT: "see what is there: ls {place}",
+    errno.ENOTDIR: "a file stands where a folder belongs: ls -ld {place}",
+    errno.EEXIST: "a file stands where a folder belongs: ls -ld {place}",
+    errno.EISDIR: "a folder stands where a file belongs: ls -ld {place}",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.EMFILE: "allow more open files: ulimit -n 4096",
+    errno.EIO: "the disk or network file system fails: set results_dir elsewhere",
+}
 
 
 class UnexpectedError(SkillBankError):
@@ -69,9 +88,24 @@ def explain(
             hint="pip install -c constraints.txt 'skillbank[runtime]'",
             key=name,
         )
+    if isinstance(error, OSError) and error.errno in _PLACES:
+        return _place_error(error, action)
     return UnexpectedError(
         f"{action}: {type(error).__name__}: {text}",
         hint="the log has the traceback; please report it with the spec",
+    )
+
+
+def _place_error(error: OSError, action: str) -> StorageError:
+    """A refusal of the file system, with the path where the system names one."""
+    path = error.filename2 or error.filename
+    named = isinstance(path, str | bytes | os.PathLike)
+    where = f"{os.fsdecode(path)}: " if named else ""
+    place = Path(os.fsdecode(path)).parent if named else Path()
+    return StorageError(
+        f"{action}: {where}{(error.strerror or str(error)).lower()}",
+        hint=_PLACES[error.errno or 0].format(place=place),
+        key=os.fsdecode(path) if named else None,
     )
 
 

@@ -55,13 +55,11 @@ class Interrupts:
     @contextmanager
     def ignored(self) -> Iterator[None]:
         """Finish the body whatever comes; for writing down how the job ended."""
-        received = self.received
         self._deferred += 2
         try:
             yield
         finally:
             self._deferred -= 2
-            self.received = self.received or received
 
     def check(self) -> None:
         """Stop here if a signal came.
@@ -76,7 +74,8 @@ class Interrupts:
         """The error that stands for the signal that came."""
         name = self.received.name if self.received is not None else "request"
         return InterruptedJobError(
-            f"the job was stopped by {name}", hint="the same command again goes on from the newest checkpoint"
+            f"the job was stopped by {name}",
+            hint="with the same results_dir, the same command goes on from the newest checkpoint",
         )
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

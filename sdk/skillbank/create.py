@@ -8,9 +8,9 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
-from skillbank.errors import JobError, SkillBankError
+from skillbank.errors import JobError, LaunchError, SkillBankError
 from skillbank.jobs.files import write_json, write_text
-from skillbank.jobs.record import Job, JobFolder
+from skillbank.jobs.record import Job, JobFolder, timestamp
 from skillbank.jobs.states import State
 from skillbank.plan import NEW, JobOptions, Plan, find_base_experiment, plan_job, worker_command
 from skillbank.resolve.layers import Resolution, resolve
@@ -62,15 +62,7 @@ def create_job(network: str, action: str, *, dry_run: bool = False, **options: U
         require_runtime(find_network(network), route=plan.decision.route, action=action)
     job = plan.store.create(
         plan.request,
-        name=options.get("name") or "",
-        kind=options.get("kind", "experiment"),
-        description=options.get("description") or "",
-        tags=tuple(options.get("tags") or ()),
-        workspace_id=options.get("workspace_id"),
-        experiment_id=options.get("experiment_id"),
-        parent_id=plan.parent.id if plan.parent else None,
-        base_experiment_id=plan.base_experiment.id if plan.base_experiment else None,
-        launcher=plan.launcher.name,
+        **_labels(plan, options),
         idempotency_key=options.get("idempotency_key"),
         results_dir=plan.results_dir,
         encryption_key=plan.encryption_key.reveal() if plan.encryption_key else None,
@@ -138,11 +130,21 @@ def _start(plan: Plan, job: Job) -> Job:
         reference = plan.launcher.submit(bundle)
         if reference and not store.get(job.id).backend_ref:
             store.set_backend(job.id, reference)
-    except SkillBankError as err:
-        if not store.get(job.id).state.is_final:
-            store.transition(job.id, State.ERROR, err.message, source="launcher", error=err.to_dict())
+    except BaseException as err:
+        _record_failure(store, job, err)
         raise
     return store.get(job.id)
+
+
+def _record_failure(store: JobStore, job: Job, err: BaseException) -> None:
+    """A job that was not started is over, whatever the reason; one that runs already speaks for itself."""
+    now = store.get(job.id)
+    if not isinstance(err, SkillBankError):
+        if now.backend_ref:
+            return
+        err = LaunchError(f"job {job.id} was not started: {type(err).__name__} {err}".rstrip())
+    if not now.state.is_final:
+        store.transition(job.id, State.ERROR, err.message, source="launcher", error=err.to_dict())
 
 
 def _write(job: Job, resolution: Resolution) -> None:
@@ -157,13 +159,12 @@ def _write(job: Job, resolution: Resolution) -> None:
 
 def _unrecorded(plan: Plan, options: JobOptions) -> Job:
     """What `create_job` would have recorded, with a placeholder for the id."""
-    request = plan.request
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    request, labels = plan.request, _labels(plan, options)
+    now = timestamp(datetime.now(UTC))
     return Job(
         id=NEW,
         network=request.network,
         action=request.action,
-        name=options.get("name") or NEW,
         state=State.PENDING,
         message="dry run: nothing was recorded",
         created_at=now,
@@ -171,12 +172,21 @@ def _unrecorded(plan: Plan, options: JobOptions) -> Job:
         folder=plan.bundle.folder,
         results_dir=plan.results_dir or str(plan.bundle.folder / "results"),
         request=request,
-        kind=options.get("kind", "experiment"),
-        description=options.get("description") or "",
-        tags=tuple(options.get("tags") or ()),
-        workspace_id=options.get("workspace_id"),
-        experiment_id=options.get("experiment_id"),
-        base_experiment_id=plan.base_experiment.id if plan.base_experiment else None,
-        parent_id=plan.parent.id if plan.parent else None,
-        launcher=plan.launcher.name,
+        **{**labels, "name": labels["name"] or NEW},
     )
+
+
+def _labels(plan: Plan, options: JobOptions) -> dict[str, Any]:
+    """What is recorded of a job beside its request."""
+    tags = options.get("tags") or ()
+    return {
+        "name": options.get("name") or "",
+        "kind": options.get("kind", "experiment"),
+        "description": options.get("description") or "",
+        "tags": (tags,) if isinstance(tags, str) else tuple(tags),
+        "workspace_id": options.get("workspace_id"),
+        "experiment_id": options.get("experiment_id"),
+        "base_experiment_id": plan.base_experiment.id if plan.base_experiment else None,
+        "parent_id": plan.parent.id if plan.parent else None,
+        "launcher": plan.launcher.name,
+    }

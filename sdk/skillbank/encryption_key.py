@@ -32,16 +32,21 @@ def read_key(given: str | None, in_spec: str | None = None) -> EncryptionKey | N
     """The key as given, from ``@FILE``, from the spec, or from the variable SKILLBANK_ENCRYPTION_KEY.
 
     Raises:
-        NotFoundError: the file cannot be read.
+        NotFoundError: the file cannot be read, or is empty.
     """
     text = given or in_spec or os.environ.get(KEY_VARIABLE) or ""
     if text.startswith("@"):
+        place = text[1:]
         try:
-            text = Path(text[1:]).expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as err:
+            text = Path(place).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as err:
             raise NotFoundError(
-                f"encryption key: the file {text[1:]} cannot be read",
+                f"encryption key: the file {place} cannot be read",
                 hint=f"export {KEY_VARIABLE}=..., or name a text file",
                 key="encryption_key",
             ) from err
+        if not text:
+            raise NotFoundError(
+                f"encryption key: the file {place} is empty", hint=f"ls -l {place}", key="encryption_key"
+            )
     return EncryptionKey(text) if text else None

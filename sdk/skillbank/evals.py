@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from skillbank.errors import DataError, NotFoundError
 
@@ -78,7 +78,7 @@ def load_evals(folder: Path) -> SkillEvals:
         raise NotFoundError(f"{folder.name} has no evals/evals.json", hint="every skill needs one")
     try:
         return SkillEvals.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValidationError, json.JSONDecodeError) as err:
+    except (OSError, ValueError) as err:  # of the file, its JSON, or its form
         raise DataError(
             f"{path}: {err}", hint="compare with schemas/evals.schema.json", key=str(path)
         ) from err

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from skillbank.errors import NotFoundError
+from skillbank.nested import value_at
 from skillbank.specs.base import Metric, Network
 
 __all__ = ["Direction", "find_metric", "is_better", "lookup", "primary_metric"]
@@ -21,13 +22,7 @@ def _plain(name: str) -> str:
 
 def _holds(metric: Metric, nested: Mapping[str, Any]) -> bool:
     """Whether the spec has the values that make the metric appear."""
-    for key, wanted in metric.when.items():
-        value: Any = nested
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value != wanted:
-            return False
-    return True
+    return all(value_at(nested, key) == wanted for key, wanted in metric.when.items())
 
 
 def primary_metric(network: Network, nested: Mapping[str, Any]) -> Metric | None:

@@ -10,24 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from skillbank.automl.policy import Decision, decide
+from skillbank.automl.settings import read_settings
 from skillbank.encryption_key import EncryptionKey, read_key
-from skillbank.errors import NotFoundError, SpecError, UsageError
+from skillbank.errors import InvalidValueError, NotFoundError, SpecError, UsageError
 from skillbank.jobs.record import Datasets, Job, Request
 from skillbank.jobs.redact import without_secrets
 from skillbank.launch.base import Bundle, Launcher
+from skillbank.nested import nest, value_at
 from skillbank.resolve.checkpoints import parse_method
 from skillbank.resolve.datasets import check_data
 from skillbank.resolve.devices import Devices, check_fit, device_keys, reconcile
 from skillbank.resolve.layers import Resolution, resolve
 from skillbank.resolve.lineage import find_parent
 from skillbank.resolve.places import absolute_datasets, absolute_places
-from skillbank.resolve.values import flatten, is_set, nest, value_at
+from skillbank.resolve.values import flatten, is_set
 from skillbank.skill_info import load_skill_info
 from skillbank.specs import network as find_network
 from skillbank.specs import spec_class
 from skillbank.specs.base import BaseExperiment, Network
 from skillbank.specs.load import ResolvedSpec, canonical, parse_overrides, read_spec
-from skillbank.storage.uri import is_remote
+from skillbank.storage.uri import is_remote, parse
 
 if TYPE_CHECKING:
     from skillbank.jobs.store import JobStore
@@ -42,6 +44,7 @@ _IDS = (
     "experiment_id",
     "idempotency_key",
     "encryption_key",
+    "checkpoint",
     "name",
     "launcher",
     "automl_policy",
@@ -160,6 +163,7 @@ def plan_job(network: str, action: str, **options: Unpack[JobOptions]) -> Plan:
     results = _results_dir(request)
     folder = store.folders / NEW
     local = str(folder / "results") if results is None or is_remote(results) else results
+    settings = options.get("automl_settings")
 
     def settled(request: Request) -> Resolution:
         return resolve(request, store=store, parent=parent, base_experiment=base, results_dir=local)
@@ -169,11 +173,16 @@ def plan_job(network: str, action: str, **options: Unpack[JobOptions]) -> Plan:
     if changed:
         request = replace(request, devices=changed)
         resolution = settled(request)
+    if settings and decision.route == "automl":
+        _check_search(network, resolution, settings)
     if options.get("check_data"):
         from skillbank.storage import Storage
 
         check_data(resolution.expected, Storage())
-    notes = (*asked.notes, *devices.notes, *([decision.notice] if decision.notice else []))
+    told = [decision.notice] if decision.notice else []
+    if settings and decision.route != "automl":
+        told.append(f"automl_settings: not used, since there is no search: {decision.reason}")
+    notes = (*asked.notes, *devices.notes, *told)
     bundle = Bundle(
         job_id=NEW,
         folder=folder,
@@ -258,8 +267,9 @@ def _default_store() -> JobStore:
 
 def _refuse_empty(options: JobOptions) -> None:
     """An empty text where an id or a name belongs is an unset variable of a script."""
-    for name in _IDS:
-        value = options.get(name)
+    datasets = options.get("datasets") or Datasets()
+    for name in (*_IDS, "dataset_format"):
+        value = datasets.format if name == "dataset_format" else options.get(name)
         if isinstance(value, str) and not value.strip():
             raise UsageError(
                 f"{name}: an empty text is no value; is a variable in the command unset?",
@@ -277,6 +287,22 @@ def _refuse_empty(options: JobOptions) -> None:
             allowed=KINDS,
         )
     parse_method(options.get("checkpoint") or "best")
+    _check_env(options.get("env") or {})
+
+
+def _check_env(env: Mapping[str, str]) -> None:
+    """Refuse what no process can have in its environment."""
+    for name, value in env.items():
+        texts = isinstance(name, str) and isinstance(value, str)
+        if not texts or not name or "=" in name or "\0" in name + value:
+            what = (
+                "the name is empty or holds = or a NUL"
+                if texts and "\0" not in value
+                else "no text without NUL"
+            )
+            raise UsageError(
+                f"env: {name!r} cannot be set: {what}", hint="--env NAME=VALUE", key="env", value=str(name)
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,8 +371,6 @@ def _source_name(given: str | Path) -> str:
 
 def _policy(decision: Decision, options: JobOptions) -> dict[str, Any]:
     """The decision with what a search needs to know; wrong settings are refused here."""
-    from skillbank.automl.settings import read_settings
-
     record = decision.to_dict()
     settings = options.get("automl_settings")
     if settings:
@@ -357,12 +381,40 @@ def _policy(decision: Decision, options: JobOptions) -> dict[str, Any]:
     return record
 
 
+def _check_search(network: str, resolution: Resolution, settings: Mapping[str, Any]) -> None:
+    """Refuse now what a search would refuse when it starts: its metric, keys and ranges."""
+    from skillbank.automl.search import objective
+    from skillbank.automl.space import search_space
+
+    wanted, nested = read_settings(settings), resolution.spec.nested()
+    objective(network, nested, wanted)
+    search_space(network, nested, keys=wanted.keys, overrides=wanted.ranges)
+
+
 def _results_dir(request: Request) -> str | None:
-    """Where results were asked to go: an override, or the spec of a job that keeps its folder."""
+    """Where results were asked to go: an override, or the spec of a job that keeps its folder.
+
+    Raises:
+        InvalidValueError: nothing can be written there.
+    """
     asked = request.overrides.get("results_dir")
     if not is_set(asked) and request.keep_results_dir:
         asked = request.specs.get("results_dir")
-    return str(asked) if is_set(asked) else None
+    if not is_set(asked) or "${" in str(asked):
+        return str(asked) if is_set(asked) else None
+    try:
+        place = parse(str(asked))
+    except InvalidValueError as err:
+        raise InvalidValueError(
+            f"results_dir: {err.message}", hint=err.hint, key="results_dir", value=err.value
+        ) from err
+    if place.scheme in ("http", "https"):
+        raise InvalidValueError(
+            f"results_dir: {place}: web addresses are only read from; use a folder or s3://",
+            hint="results_dir=s3://bucket/results",
+            key="results_dir",
+        )
+    return str(place)
 
 
 def _devices(request: Request, resolution: Resolution, launcher: Launcher) -> tuple[Devices, dict[str, Any]]:

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from skillbank.bank import skill_folder
 from skillbank.errors import DataError, NotFoundError
+from skillbank.specs._yaml import load_yaml
 from skillbank.specs.base import Network
 
 __all__ = [
@@ -190,8 +190,8 @@ def skill_dir(network: Network) -> Path:
 @cache
 def _load(path: Path, stamp: int) -> SkillInfo:
     try:
-        return SkillInfo.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as err:
+        return SkillInfo.model_validate(load_yaml(path.read_text(encoding="utf-8"), path.name))
+    except (OSError, ValueError) as err:  # of the file, its YAML, or its form
         raise DataError(
             f"{path}: {err}", hint="compare with schemas/skill_info.schema.json", key=str(path)
         ) from err

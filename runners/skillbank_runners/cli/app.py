@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ from skillbank_runners.cli.argv import Flags, asks_for_help, tidy
 from skillbank_runners.cli.faults import guarded, usage_error
 from skillbank_runners.cli.helptext import command_help, table_help
 from skillbank_runners.cli.output import talk, write
+from skillbank_runners.cli.pipes import open_standard_streams, speak_utf8
 from skillbank_runners.cli.table import Leaf, Table, resolve
 
 __all__ = ["command_of", "flags_of", "run"]
@@ -29,20 +29,32 @@ def run(program: str, table: Callable[[], Leaf | Table], argv: Sequence[str] | N
         table: its commands, or the one command it is.
         argv: words behind the executable; None = those of this process.
     """
+    open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if "--debug" in words:
         words.remove("--debug")
         os.environ["SKILLBANK_DEBUG"] = "1"
-    _speak_utf8()
+    speak_utf8()
     _log_to_stderr()
-    return guarded(lambda: _dispatch(program, table(), words), words, program)
+    return guarded(lambda: _dispatch(program, table(), _readable(program, words)), words, program)
 
 
-def _speak_utf8() -> None:
-    """JSON is UTF-8 whatever the locale says."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
-            stream.reconfigure(encoding="utf-8")
+def _readable(program: str, words: Sequence[str]) -> list[str]:
+    """The words as UTF-8 text, also where the locale knows ASCII only.
+
+    Raises:
+        UsageError: a word in another encoding.
+    """
+    out = []
+    for word in words:
+        try:
+            out.append(os.fsencode(word).decode("utf-8"))
+        except UnicodeDecodeError as err:
+            raise UsageError(
+                f"{program}: {ascii(word)[1:-1]} is not UTF-8 text; names, paths and values are",
+                hint="rename the file, or write the value anew",
+            ) from err
+    return out
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):

@@ -90,7 +90,8 @@ def tidy(args: Sequence[str], flags: Flags, where: str) -> list[str]:
     out: list[str] = []
     rest = list(args)
     while rest:
-        word = _spelled(rest.pop(0))
+        given = rest.pop(0)
+        word = _spelled(given)
         if word == "--":
             return [*out, word, *rest]
         if not word.startswith("-") or word == "-" or _is_number(word):
@@ -100,7 +101,7 @@ def tidy(args: Sequence[str], flags: Flags, where: str) -> list[str]:
         if not word.startswith("--") and len(word) > 2 and name not in flags.every:
             name, equals, value = word[:2], "=", word[2:].removeprefix("=")
         if name not in flags.every:
-            raise _unknown_flag(name, flags, where)
+            raise _unknown_flag(name, flags, where, given)
         if name in flags.plain:
             if equals:
                 raise UsageError(f"{where}: {name} takes no value", hint=f"write {name} alone", key=name)
@@ -139,8 +140,15 @@ def _no_value(name: str, found: str | None, where: str) -> UsageError:
     )
 
 
-def _unknown_flag(name: str, flags: Flags, where: str) -> UsageError:
+def _unknown_flag(name: str, flags: Flags, where: str, given: str) -> UsageError:
     known = sorted(flags.every)
+    setting = given.lstrip("-")
+    if flags.settings and "." in name:
+        return UsageError(
+            f"{where}: {name.partition('=')[0]} is no flag; settings of the spec are written without hyphens",
+            hint=setting if "=" in setting else f"{setting}=<value>",
+            key=name,
+        )
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     return UsageError(
         f"{where}: there is no flag {name}; "

@@ -19,7 +19,7 @@ from pathlib import Path
 from skillbank.errors import BackendError, SkillBankError, UsageError
 from skillbank_runners.cli.argv import flag_values
 from skillbank_runners.cli.output import paint, plain, talk
-from skillbank_runners.cli.pipes import BROKEN_PIPE, drop_stdout
+from skillbank_runners.cli.pipes import BROKEN_PIPE, drop_stdout, told_of_stdout
 
 __all__ = ["guarded", "report"]
 
@@ -48,7 +48,8 @@ def guarded(body: Callable[[], int], argv: Sequence[str], program: str) -> int:
     debug = bool(os.environ.get("SKILLBANK_DEBUG"))
     try:
         code = body()
-        sys.stdout.flush()
+        with told_of_stdout():
+            sys.stdout.flush()
         return code
     except SkillBankError as err:
         if debug:

@@ -37,13 +37,8 @@ def log_lines(store: JobStore, job: Job, *, follow: bool = False, tail: int | No
 
 def stream_log(store: JobStore, job: Job) -> Job:
     """Repeat a job's log on stderr until it has ended; returns the job as it is then."""
-    quiet = False
     for line in log_lines(store, job, follow=True):
-        if not quiet:
-            try:
-                talk(line)
-            except BrokenPipeError:
-                quiet = True  # nobody listens; the job goes on
+        talk(line)
     return store.wait(job.id)
 
 

@@ -105,7 +105,32 @@ def list_jobs(
         parent_id=parent_job_id,
         limit=limit or None,
     )
+    if not found:
+        _refuse_unknown(scope.network or network, action, parent_job_id)
     emit([job_record(job) for job in found], output, columns=JOB_COLUMNS)
+
+
+def _refuse_unknown(network: str | None, action: str | None, parent_job_id: str | None) -> None:
+    """Tell a misspelled filter from one that simply fits no job.
+
+    Raises:
+        NotFoundError: no such network, action or parent.
+    """
+    from skillbank.specs import network as find_network
+    from skillbank.specs import network_names
+
+    networks = [find_network(name) for name in ([network] if network else network_names())]
+    actions = sorted({name for found in networks for name in found.actions})
+    if action and action not in actions:
+        raise NotFoundError(
+            f"--action: there is no action {action!r}; use {', '.join(actions)}",
+            hint="skillbank jobs list",
+            key="--action",
+            value=action,
+            allowed=actions,
+        )
+    if parent_job_id:
+        open_store().get(parent_job_id)
 
 
 def _state(given: str | None) -> str | None:
@@ -190,6 +215,7 @@ def job_logs(
     Example:
     skillbank jobs logs mask2former-train-0a1b2c --follow
     """
+    from skillbank.jobs.files import require_folder
     from skillbank_runners.cli.follow import log_lines
 
     store, found = find_job(ctx, job, job_id)
@@ -198,6 +224,7 @@ def job_logs(
         write(line)
         seen += 1
     if not seen:
+        require_folder(found.folder, found.id)
         talk(f"{found.id} is {found.state.value} and has written nothing yet")
 
 

@@ -5,9 +5,11 @@ Programs get JSON, people get tables; which of the two is there is told from the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -16,10 +18,13 @@ from pathlib import PurePath
 from typing import Any, TextIO
 
 from skillbank.errors import UsageError
+from skillbank_runners.cli.pipes import told_of_stdout
 
 __all__ = ["FORMATS", "emit", "for_people", "paint", "plain", "talk", "to_json", "to_yaml", "write"]
 
 FORMATS = ("json", "yaml", "table", "id")
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _COLOURS = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
 
@@ -37,14 +42,16 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
 
 
 def talk(text: str) -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    """A line for people, on stderr; where nobody can read it, the command goes on."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def write(text: str) -> None:
     """Text on stdout, with one line end."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    with told_of_stdout():
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
 
 
 def plain(value: Any) -> Any:
@@ -131,6 +138,11 @@ def _names(data: Any, name: str) -> Iterable[str]:
 
 
 def _cell(value: Any) -> str:
+    """A value as a cell; what would steer the terminal (escape codes in names, messages) is shown instead."""
+    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], _text(value))
+
+
+def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -176,7 +188,8 @@ def _print_table(data: Any, columns: Sequence[str]) -> None:
     else:
         talk("nothing to list")
         return
-    console.print(table)
+    with told_of_stdout():
+        console.print(table)
 
 
 def _tinted(field: str, text: str) -> Any:

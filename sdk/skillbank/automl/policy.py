@@ -5,17 +5,15 @@ An explicit policy beats words in the request text; the text can only turn AutoM
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from skillbank.errors import UsageError
 from skillbank.skill_info import load_skill_info, skill_dir
 from skillbank.specs import network as find_network
+from skillbank.specs._yaml import parse_text
 
 __all__ = ["POLICIES", "Decision", "decide", "find_off_phrase", "route"]
 
@@ -168,12 +166,9 @@ def _wanted(
 def _unusable_files(folder: Path) -> list[str]:
     """Packaged files, relative to the skill, that AutoML needs and that do not exist or parse."""
     unusable = []
-    for name, parse in (
-        ("schemas/train.schema.json", json.loads),
-        ("references/spec_template_train.yaml", yaml.safe_load),
-    ):
+    for name in ("schemas/train.schema.json", "references/spec_template_train.yaml"):
         try:
-            parse((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+            parse_text((folder / name).read_text(encoding="utf-8"), name)
+        except (OSError, ValueError):
             unusable.append(name)
     return unusable

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillbank.automl.search import Search
+from skillbank.automl.search import BEST_FILE, Search
 from skillbank.automl.settings import read_settings
 from skillbank.create import create_job
 from skillbank.jobs.record import Job, JobFolder
@@ -86,10 +86,9 @@ def run_search(
     try:
         best = search.run(on_change=tell, stop=stop)
     finally:
-        record = search.write()
         if search.best is not None:
             store.register_artifact(
-                job.id, record, kind=BEST_TRIAL,
+                job.id, results / BEST_FILE, kind=BEST_TRIAL,
                 metrics={search.metric.name: search.best.value} if search.best.value is not None else None,
             )  # fmt: skip
     if status is not None:

@@ -6,7 +6,6 @@ writes what every job writes; its best checkpoint and status events are read bac
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from skillbank.automl.settings import Settings
 from skillbank.automl.space import Axis, Choices, Range, search_space
 from skillbank.errors import InvalidValueError, JobFailedError, RuntimeMissingError, SkillBankError
+from skillbank.jobs.files import write_json
 from skillbank.jobs.record import Job
 from skillbank.jobs.states import State
 from skillbank.jobs.status import read_events
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from skillbank.jobs.store import JobStore
 
-__all__ = ["BEST_FILE", "Search", "Trial"]
+__all__ = ["BEST_FILE", "Search", "Trial", "objective"]
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Search:
         self.store = store
         self.job = job
         self.settings = settings
-        self.metric = _objective(job.network, nested, settings)
+        self.metric = objective(job.network, nested, settings)
         self.space = search_space(job.network, nested, keys=settings.keys, overrides=settings.ranges)
         self.trials: list[Trial] = []
         self.best: Trial | None = None
@@ -120,27 +120,15 @@ class Search:
         Raises:
             JobFailedError: no trial ended with a value; the reasons are listed.
         """
-        started = self._clock()
-        while True:
-            under_way = [trial for trial in self.trials if trial.state == "running"]
-            if stop():
-                for trial in under_way:
-                    if trial.job_id is not None:
-                        self._cancel(self.store.get(trial.job_id))
-                    self._end(trial, "canceled", "the search was stopped")
-                break
-            while len(under_way) < self.settings.concurrent and self._may_start(started):
-                under_way.append(self._start())
-            if not under_way:
-                break
-            for trial in under_way:
-                self._look_at(trial)
-                if trial.state != "running" and on_change is not None:
-                    on_change(self)
+        try:
+            self._run_trials(on_change or (lambda search: None), stop)
+        finally:
+            # Also when the search fails: nobody else would end its trials.
+            for trial in self._under_way():
+                self._end(trial, "canceled", "the search was stopped")
+                if trial.job_id is not None:
+                    self._cancel(self.store.get(trial.job_id))
             self.write()
-            if all(trial.state == "running" for trial in under_way):
-                self._sleep(self._poll_s)
-        self.write()
         if self.best is None:
             reasons = (
                 "; ".join(f"trial {trial.number}: {trial.reason}" for trial in self.trials)
@@ -151,6 +139,25 @@ class Search:
                 hint="run the spec once with policy off and read its log",
             )
         return self.best
+
+    def _under_way(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.state == "running"]
+
+    def _run_trials(self, on_change: Callable[[Search], None], stop: Callable[[], bool]) -> None:
+        started = self._clock()
+        while not stop():
+            under_way = self._under_way()
+            while len(under_way) < self.settings.concurrent and self._may_start(started):
+                under_way.append(self._start())
+            if not under_way:
+                break
+            for trial in under_way:
+                self._look_at(trial)
+                if trial.state != "running":
+                    on_change(self)
+            self.write()
+            if all(trial.state == "running" for trial in under_way):
+                self._sleep(self._poll_s)
 
     def write(self) -> Path:
         """Write the record of the search; readers never see half of it."""
@@ -163,11 +170,7 @@ class Search:
             "space": [axis.key for axis in self.space],
         }
         path = self._results / BEST_FILE
-        temporary = path.with_name(f".{BEST_FILE}.part")
-        temporary.write_text(
-            json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        temporary.replace(path)
+        write_json(path, record, mode=0o644)
         return path
 
     def _may_start(self, started: float) -> bool:
@@ -245,7 +248,13 @@ class Search:
         log.info("trial %d %s: %s = %s %s", trial.number, state, self.metric.name, trial.value, reason)
 
 
-def _objective(network_name: str, nested: Mapping[str, Any], settings: Settings) -> Metric:
+def objective(network_name: str, nested: Mapping[str, Any], settings: Settings) -> Metric:
+    """The metric that a search of this spec is after.
+
+    Raises:
+        NotFoundError: the network reports no such metric.
+        InvalidValueError: the network has no main metric for this spec.
+    """
     network = find_network(network_name)
     if settings.metric is None:
         found = primary_metric(network, nested)

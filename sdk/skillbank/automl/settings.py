@@ -76,6 +76,12 @@ def read_settings(raw: Mapping[str, Any]) -> Settings:
         UnknownKeyError: a name that is no setting; the nearest one is suggested.
         InvalidValueError: a value of the wrong kind, or a setting that the algorithm does not use.
     """
+    if not isinstance(raw, Mapping):
+        raise InvalidValueError(
+            f"automl_settings: {raw!r} is no map of settings",
+            hint="--automl-settings '{\"trials\": 10}'",
+            key="automl_settings",
+        )
     known = {item.name for item in fields(Settings)}
     problems: list[SkillBankError] = []
     given: dict[str, Any] = {}
@@ -151,7 +157,7 @@ def _wrong_values(given: dict[str, Any]) -> list[SkillBankError]:
         bad("direction", "use max or min")
     if "keys" in given:
         keys = given["keys"]
-        if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
+        if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
             bad("keys", "use a list of dotted keys")
         else:
             given["keys"] = tuple(keys)

@@ -15,7 +15,11 @@ from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic.fields import FieldInfo
 
 from skillbank.errors import InvalidValueError, SkillBankError, UnknownKeyError, collect
+from skillbank.nested import value_at
 from skillbank.specs import network as find_network
+from skillbank.specs._keys import KeyTable, key_table
+from skillbank.specs._nodes import described, field_nodes
+from skillbank.specs._values import shown
 from skillbank.specs.base import field_note, walk
 
 __all__ = ["Axis", "Choices", "Override", "Range", "default_keys", "search_space"]
@@ -102,6 +106,7 @@ def search_space(
         SpecError: unknown keys, keys of a kind that cannot be searched, empty ranges; all at once.
     """
     fields = _fields(network_name)
+    legal = key_table(network_name, "train")
     given = dict(overrides or {})
     wanted = list(dict.fromkeys([*(keys or default_keys(network_name)), *given]))
     axes: list[Axis] = []
@@ -119,7 +124,9 @@ def search_space(
             )
             continue
         try:
-            axes.append(_axis(key, info, _value(base, key), given.get(key, Override())))
+            override = given.get(key, Override())
+            _refuse_illegal(legal, key, override)
+            axes.append(_axis(key, info, value_at(base, key), override))
         except InvalidValueError as err:
             problems.append(err)
     if problems:
@@ -127,11 +134,16 @@ def search_space(
     return axes
 
 
-def _value(base: Mapping[str, Any], key: str) -> Any:
-    value: Any = base
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+def _refuse_illegal(legal: KeyTable, key: str, override: Override) -> None:
+    """Refuse bounds and options that would fail the check of every trial's spec."""
+    given = [value for value in (override.low, override.high, *override.choices) if value is not None]
+    if wrong := [value for value in given if not legal.is_right(key, legal.leaves[key].settled(value))]:
+        raise InvalidValueError(
+            f"{key}: {', '.join(shown(key, value) for value in wrong)} cannot be tried; "
+            f"use {described(field_nodes(legal.cls)[key])}",
+            hint=f"--range {key}=LOW..HIGH or --choices {key}=A,B",
+            key=key,
+        )
 
 
 def _axis(key: str, info: FieldInfo, default: Any, override: Override) -> Axis:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import logging
-import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from skillbank.errors import BackendError, NotFoundError, StaleFilesError, UsageError
+from skillbank.errors import NotFoundError, StaleFilesError, UsageError
 from skillbank.generate.manifest import bank_manifest, schema_path, skill_manifest, template_path
 from skillbank.generate.meta import meta_files
 from skillbank.generate.playbooks import Bank, marked_files, render
@@ -19,6 +18,7 @@ from skillbank.generate.templates import spec_template
 from skillbank.skill_info import SkillInfo, load_skill_info
 from skillbank.specs import networks
 from skillbank.specs.base import Network
+from skillbank.storage.disk import replacing
 
 __all__ = ["check", "networks_of", "outputs", "write"]
 
@@ -88,13 +88,14 @@ def write(root: Path, *, extra: Mapping[Path, bytes] | None = None) -> list[Path
 
     Raises:
         UsageError: the bank is an installed copy.
-        BackendError: a file cannot be written.
+        StorageError: a file cannot be written.
     """
     _refuse_installed(root)
     wanted = outputs(root, extra=extra)
     changed = [path for path, content in wanted.items() if _content(root / path) != content]
     for path in changed:
-        _replace(root / path, wanted[path])
+        with replacing(root / path) as file:
+            file.write(wanted[path])
     for path in _left_over(root, wanted):
         if _is_ours(root / path):
             (root / path).unlink()
@@ -192,19 +193,3 @@ def _refuse_installed(root: Path) -> None:
             hint="run skillbank generate in a checkout",
             key=str(root),
         )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put a file in place in one step, so that nobody reads half of it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as err:
-        raise BackendError(
-            f"{path} cannot be written: {err.strerror}", hint=f"ls -ld {path.parent}", key=str(path)
-        ) from err

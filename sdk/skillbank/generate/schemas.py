@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from skillbank.specs._keys import KeyTable, get, key_table, put
+from skillbank.nested import put, value_at
+from skillbank.specs._keys import KeyTable, key_table
 from skillbank.specs._nodes import class_node
 from skillbank.specs.base import field_note, walk
 from skillbank.specs.load import default_spec
@@ -115,7 +116,7 @@ def popular_tree(network_name: str, action: str) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, leaf in table.leaves.items():
         if leaf.note.popular and table.is_there(key):
-            put(tree, key, "???" if key in table.mandatory else get(table.defaults, key))
+            put(tree, key, "???" if key in table.mandatory else value_at(table.defaults, key))
     return tree
 
 
@@ -138,11 +139,11 @@ def _annotate(
     if leaf is None:
         node["x_value_type"] = "collection"
         node["automl_enabled"] = False
-        if get(default, key) is None:
+        if value_at(default, key) is None:
             node["default"] = None
         return
     if key not in table.mandatory:
-        node["default"] = get(default, key)
+        node["default"] = value_at(default, key)
     node["x_value_type"] = note.value_type or _value_type(leaf.kinds, node)
     optional = {
         "math_cond": note.math_cond or _condition(node),

@@ -10,10 +10,11 @@ from typing import Any
 from skillbank.automl.space import Axis, Choices, default_keys, search_space
 from skillbank.errors import MissingValueError
 from skillbank.generate.schemas import automl_keys
+from skillbank.nested import value_at
 from skillbank.resolve.datasets import build_spec_overrides
 from skillbank.resolve.functions import FUNCTIONS
 from skillbank.skill_info import Condition, SkillInfo, SourceRule
-from skillbank.specs._keys import get, key_table
+from skillbank.specs._keys import key_table
 from skillbank.specs._nodes import described, field_nodes
 from skillbank.specs.base import Metric, Network
 
@@ -248,7 +249,7 @@ def parameters(subject: Subject) -> str:
         for key, leaf in table.leaves.items():
             is_mandatory = key in table.mandatory
             if leaf.note.popular and table.is_there(key) and (key not in found or is_mandatory):
-                default = "mandatory" if is_mandatory else _code(_json(get(table.defaults, key)))
+                default = "mandatory" if is_mandatory else _code(_json(value_at(table.defaults, key)))
                 allowed = described(nodes[key]).removesuffix(" or null" if is_mandatory else "")
                 unit = f" ({leaf.note.unit})" if leaf.note.unit else ""
                 found[key] = (_code(key), default, allowed + unit, str(nodes[key].get("description", "")))

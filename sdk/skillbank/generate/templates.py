@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from skillbank.generate.schemas import HEADER, action_schema, source_of
+from skillbank.nested import put, value_at
 from skillbank.specs._emit import MISSING, WIDTH
-from skillbank.specs._keys import KeyTable, get, key_table, put
+from skillbank.specs._keys import KeyTable, key_table
 from skillbank.specs._nodes import described, field_nodes
 from skillbank.specs.load import to_yaml
 
@@ -49,7 +50,7 @@ def _in_order(table: KeyTable) -> dict[str, Any]:
     for key in field_nodes(table.cls):
         if not table.is_there(key):
             continue
-        value = get(table.defaults, key)
+        value = value_at(table.defaults, key)
         if key in table.leaves or value is None:
             put(tree, key, MISSING if key in table.mandatory else value)
     return tree

@@ -8,6 +8,7 @@ import math
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from skillbank.errors import InvalidValueError, NotFoundError, StorageError
 from skillbank.jobs import rows
@@ -53,7 +54,7 @@ def measure(
     that are not finite are left out: they measure nothing.
 
     Raises:
-        InvalidValueError: unknown kind.
+        InvalidValueError: unknown kind, or a metric that is no number.
         NotFoundError: the path does not exist.
         StorageError: the file cannot be read.
     """
@@ -72,7 +73,7 @@ def measure(
         raise StorageError(
             f"artifact {path}: the file cannot be read ({error.strerror})", hint=f"ls -l {path}"
         ) from error
-    values = {name: float(value) for name, value in (metrics or {}).items()}
+    values = {name: _number(path, name, value) for name, value in (metrics or {}).items()}
     finite = {name: value for name, value in values.items() if math.isfinite(value)}
     if len(finite) < len(values):
         log.warning(
@@ -89,6 +90,15 @@ def measure(
         step=step,
         metrics=finite,
     )
+
+
+def _number(path: Path, name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(
+            f"artifact {path}: metric {name}: {value!r} is no number", key=name, value=value
+        ) from error
 
 
 def save(connection: sqlite3.Connection, artifact: Artifact) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from skillbank.errors import StorageError
+from skillbank.errors import InvalidValueError, StorageError
 
 __all__ = ["SCHEMA_VERSION", "Database"]
 
@@ -216,6 +216,11 @@ class Database:
             yield
         except sqlite3.IntegrityError:
             raise
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise InvalidValueError(
+                f"a value cannot be stored ({error}); allowed are Unicode texts and 64-bit integers",
+                hint="write the name, id or number anew",
+            ) from error
         except sqlite3.DatabaseError as error:
             found, hint = _EXPLAINED.get(
                 _primary_code(error), ("SQLite refuses", "try again with another folder in SKILLBANK_HOME")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from skillbank.jobs.processes import ProcessId
 from skillbank.jobs.record import Job
 from skillbank.jobs.states import State
 
-__all__ = ["creator", "one", "request", "select", "unsettled"]
+__all__ = ["creator", "one", "request", "select", "unsettled", "waiting_for"]
 
 _OPEN = ", ".join(f"'{state.value}'" for state in State if not state.is_final)
 
@@ -38,6 +39,12 @@ def select(
 def unsettled(connection: sqlite3.Connection, folders: Path, load_request: Callable[[str], str]) -> list[Job]:
     """Jobs that are not final; a list of states, not a negation, so that the index serves."""
     return select(connection, folders, load_request, f"state IN ({_OPEN})")
+
+
+def waiting_for(connection: sqlite3.Connection, job_id: str) -> list[str]:
+    """Ids of jobs that have this one as their parent and are not final."""
+    query = f"SELECT id FROM jobs WHERE parent_id = ? AND state IN ({_OPEN}) ORDER BY seq"  # noqa: S608
+    return [row[0] for row in connection.execute(query, (job_id,))]
 
 
 def one(connection: sqlite3.Connection, folders: Path, job_id: str) -> Job:
@@ -80,4 +87,4 @@ def request(connection: sqlite3.Connection, job_id: str) -> str:
 def creator(connection: sqlite3.Connection, job_id: str) -> ProcessId | None:
     """The process that recorded the job."""
     row = connection.execute("SELECT creator FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    return None if row is None else ProcessId.from_dict(rows.parse(row[0]))
+    return None if row is None else ProcessId.from_dict(json.loads(row[0]))

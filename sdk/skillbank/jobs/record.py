@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from skillbank.jobs.states import State
 
-__all__ = ["Artifact", "Datasets", "Job", "JobFolder", "Request", "Transition"]
+__all__ = ["Artifact", "Datasets", "Job", "JobFolder", "Request", "Transition", "timestamp"]
+
+
+def timestamp(now: datetime) -> str:
+    """The one form of time in records and status events: RFC 3339 in UTC, microseconds, ``Z``."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +32,11 @@ class Datasets:
     calibration: str | None = None
     convert: str | None = None
     format: str | None = None
+
+    def __post_init__(self) -> None:
+        train: Any = self.train
+        if isinstance(train, str):  # else each of its letters would count as a dataset
+            object.__setattr__(self, "train", (train,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

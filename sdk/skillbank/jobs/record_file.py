@@ -14,7 +14,7 @@ from skillbank.errors import StorageError
 from skillbank.jobs.files import write_json
 from skillbank.jobs.record import JobFolder
 
-__all__ = ["RECORD_VERSION", "renew", "versions", "write"]
+__all__ = ["renew", "versions", "write"]
 
 log = logging.getLogger(__name__)
 

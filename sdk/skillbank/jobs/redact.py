@@ -11,12 +11,13 @@ from typing import Any
 
 from skillbank.jobs.record import Request
 
-__all__ = ["HIDDEN", "digest", "is_secret_name", "scrub", "secret_values", "without_secrets"]
+__all__ = ["digest", "is_secret_name", "scrub", "secret_values", "without_secrets"]
 
 HIDDEN = "***"
 
 _SECRET_NAME = re.compile(
-    r"SECRET|TOKEN(?!IZ)|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|ENCRYPTION_?KEY",
+    r"SECRET|TOKEN(?!IZ)|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTHORIZATION"
+    r"|(API|ACCESS|PRIVATE|ENCRYPTION)_?KEY|(^|_)(KEY|PASS)$|_(PWD|PAT)$",
     re.IGNORECASE,
 )
 _PLACE_NAME = re.compile(r"_(FILE|PATH|DIR)$", re.IGNORECASE)
@@ -74,8 +75,12 @@ def secret_values(environ: Mapping[str, str], *others: str | None) -> tuple[str,
 
 
 def scrub(value: Any, hidden: Iterable[str]) -> Any:
-    """The same text, or JSON-like value, with every hidden text blanked out."""
+    """The same text, or JSON-like value, with every hidden text blanked out.
+
+    Bytes of file names that are no text become question marks: a message must not be lost over them.
+    """
     if isinstance(value, str):
+        value = value.encode("utf-8", "replace").decode()
         for secret in hidden:
             value = value.replace(secret, HIDDEN)
         return value

@@ -19,7 +19,6 @@ __all__ = [
     "artifact",
     "dump",
     "job",
-    "parse",
     "request_digest",
     "transition",
 ]
@@ -81,19 +80,16 @@ def dump(value: Any, what: str) -> str:
     """Compact strict JSON.
 
     Raises:
-        InvalidValueError: a value that JSON cannot hold, NaN and infinity included.
+        InvalidValueError: a value that JSON cannot hold: NaN, infinity, text that is no Unicode.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode()
+        return text
     except (TypeError, ValueError) as error:
         raise InvalidValueError(
             f"{what}: cannot be stored ({error}); allowed are texts, finite numbers, booleans, lists and maps"
         ) from error
-
-
-def parse(text: str) -> Any:
-    """The opposite of `dump`."""
-    return json.loads(text)
 
 
 def request_digest(values: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from skillbank.errors import InvalidValueError
+
 __all__ = ["FOLLOWS", "State", "may_follow"]
 
 
@@ -20,6 +22,24 @@ class State(StrEnum):
     ERROR = "error"
     CANCELED = "canceled"
     UNKNOWN = "unknown"
+
+    @classmethod
+    def of(cls, text: str) -> State:
+        """The state of that name.
+
+        Raises:
+            InvalidValueError: there is none.
+        """
+        known = [state.value for state in cls]
+        if text not in known:
+            raise InvalidValueError(
+                f"state: {text!r} is no state; use {', '.join(known)}",
+                hint="skillbank jobs list --state running",
+                key="state",
+                value=text,
+                allowed=known,
+            )
+        return cls(text)
 
     @property
     def is_final(self) -> bool:

@@ -14,11 +14,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from skillbank.errors import StorageError
+from skillbank.jobs.record import timestamp
 
 __all__ = ["Event", "Status", "StatusEvent", "StatusWriter", "Verbosity", "read_events"]
 
@@ -158,7 +159,7 @@ class StatusWriter:
             "verbosity": verbosity,
             **({"message": message} if message else {}),
             **{name: dict(value) for name, value in (maps or {}).items() if value},
-            "ts": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "ts": timestamp(now),
             "event": event,
             "job_id": self._job_id,
             **({"global_step": step} if step is not None else {}),

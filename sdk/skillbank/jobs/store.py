@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from skillbank.jobs import artifacts, creation, history, lookup, record_file, ro
 from skillbank.jobs.database import Database
 from skillbank.jobs.processes import ProcessId, this_process
 from skillbank.jobs.reconcile import judge
-from skillbank.jobs.record import Artifact, Job, JobFolder, Request, Transition
+from skillbank.jobs.record import Artifact, Job, JobFolder, Request, Transition, timestamp
 from skillbank.jobs.redact import digest, scrub, secret_values, without_secrets
 from skillbank.jobs.states import State
 
@@ -165,9 +166,18 @@ class JobStore:
         parent_id: str | None = None,
         limit: int | None = None,
     ) -> _Jobs:
-        """Jobs, newest first; those that are not final are reconciled before."""
+        """Jobs, newest first, at most `limit`; those that are not final are reconciled before.
+
+        Raises:
+            InvalidValueError: there is no such state.
+        """
+        wanted = {
+            "network": network,
+            "action": action,
+            "state": state and State.of(state),
+            "parent_id": parent_id,
+        }
         self._settle_all()
-        wanted = {"network": network, "action": action, "state": state, "parent_id": parent_id}
         given = {column: str(value) for column, value in wanted.items() if value is not None}
         where = " AND ".join(f"{column} = :{column}" for column in given) or "1"
         order = f"{where} ORDER BY seq DESC LIMIT :limit"
@@ -177,7 +187,7 @@ class JobStore:
                 self.folders,
                 self._load_request,
                 order,
-                limit=-1 if limit is None else limit,
+                limit=-1 if limit is None else min(max(limit, 0), sys.maxsize),
                 **given,
             )
 
@@ -196,10 +206,11 @@ class JobStore:
             error: `SkillBankError.to_dict()` of a job that failed.
 
         Raises:
+            InvalidValueError: there is no such state.
             InvalidTransitionError: the state may not follow the present one; nothing follows a final one.
             NotFoundError: no such job.
         """
-        return self._advance(job_id, (State(state),), message, source, error)
+        return self._advance(job_id, (State.of(state),), message, source, error)
 
     def set_backend(self, job_id: str, ref: Mapping[str, Any]) -> None:
         """Note the launcher's own reference to the job."""
@@ -287,15 +298,16 @@ class JobStore:
                 key="job_id",
                 value=job_id,
             )
-        waiting = [child.id for child in self.list(parent_id=job_id) if not child.state.is_final]
-        if waiting:
-            raise JobError(
-                f"job {job_id}: {len(waiting)} job(s) still wait for it: {', '.join(waiting[:5])}",
-                hint="cancel them first",
-                key="job_id",
-                value=job_id,
-            )
+        self._settle_all()
         with self._database.write() as connection:
+            waiting = lookup.waiting_for(connection, job_id)
+            if waiting:
+                raise JobError(
+                    f"job {job_id}: {len(waiting)} job(s) still wait for it: {', '.join(waiting[:5])}",
+                    hint="cancel them first",
+                    key="job_id",
+                    value=job_id,
+                )
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         shutil.rmtree(job.folder, ignore_errors=True)
 
@@ -331,7 +343,7 @@ class JobStore:
         return None if row is None else dict(zip(("kind", "id", "network", "created_at"), row, strict=True))
 
     def _time(self) -> str:
-        return self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return timestamp(self._now())
 
     def _read(self, job_id: str) -> Job:
         with self._database.read() as connection:
@@ -350,7 +362,11 @@ class JobStore:
         error: Mapping[str, Any] | None,
     ) -> bool:
         secret = JobFolder(self.folders / job_id).secret
-        hidden = secret_values(os.environ, secret.read_text(encoding="utf-8") if secret.is_file() else None)
+        try:
+            key = secret.read_text(encoding="utf-8")
+        except OSError:  # never given, or another writer ended the job and removed it
+            key = None
+        hidden = secret_values(os.environ, key)
         with self._database.write() as connection:
             changed = history.advance(
                 connection,

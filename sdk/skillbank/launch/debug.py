@@ -18,7 +18,7 @@ from skillbank.jobs.states import State
 from skillbank.jobs.store import JobStore
 from skillbank.launch.base import Bundle, Report
 from skillbank.launch.devices import describe
-from skillbank.launch.logs import read_lines
+from skillbank.launch.logs import opened, read_lines
 from skillbank.launch.start import prepare
 from skillbank.launch.supervisor import record_exit
 
@@ -60,7 +60,7 @@ class DebugLauncher:
         if self._store is not None:
             self._store.set_backend(bundle.job_id, ref)
         with (
-            folder.log.open("a", encoding="utf-8") as output,
+            os.fdopen(opened(folder.log), "a", encoding="utf-8") as output,
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(output),
             _environment(env),

@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from skillbank.errors import LaunchError, StorageError
+from skillbank.errors import LaunchError
 from skillbank.jobs.files import write_json
 from skillbank.jobs.processes import ProcessId, identify, is_alive
 from skillbank.jobs.reconcile import lives, processes_of, read_exit
@@ -25,7 +25,7 @@ from skillbank.jobs.store import JobStore
 from skillbank.launch import supervisor
 from skillbank.launch.base import Bundle, Report
 from skillbank.launch.devices import describe
-from skillbank.launch.logs import read_lines
+from skillbank.launch.logs import opened, read_lines
 from skillbank.launch.start import prepare
 
 __all__ = ["LocalLauncher"]
@@ -124,12 +124,7 @@ class LocalLauncher:
         ends = (report_end.fileno(), gate_end.fileno())
         script = [sys.executable, "-I", "-S", supervisor.__file__, *map(str, ends)]
         folder = JobFolder(bundle.folder)
-        try:
-            output = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageError(
-                f"{folder.log}: the log cannot be written ({error.strerror})", hint=f"df -h {folder.root}"
-            ) from error
+        output = opened(folder.log)
         try:
             starter = subprocess.Popen(
                 [*script, str(folder.root), *bundle.argv],

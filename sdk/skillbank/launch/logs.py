@@ -1,4 +1,4 @@
-"""Lines of a log file that may still grow."""
+"""The log of a job: opened for writing, and read line by line while it may still grow."""
 
 from __future__ import annotations
 
@@ -8,10 +8,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["read_lines"]
+from skillbank.errors import StorageError
+
+__all__ = ["opened", "read_lines"]
 
 _BLOCK = 64 * 1024
 _POLL_S = 0.2
+
+
+def opened(path: Path) -> int:
+    """Descriptor of a log to append to, created with mode 0600.
+
+    Raises:
+        StorageError: the folder is gone or not writable, or the disk is full.
+    """
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: the log cannot be written ({error.strerror})",
+            hint=f"df -h {path.parent}",
+            key=str(path),
+        ) from error
 
 
 def read_lines(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from skillbank.errors import InvalidTransitionError, RuntimeMissingError, UsageError
+from skillbank.errors import InvalidTransitionError, LaunchError, RuntimeMissingError, UsageError
 from skillbank.jobs.files import read_json
 from skillbank.jobs.reconcile import processes_of
 from skillbank.jobs.record import Job, JobFolder
@@ -65,6 +66,24 @@ def get_launcher(name: str, store: JobStore, *, run: Callable[[Path], int] | Non
     )
 
 
+def _reaching(store: JobStore, job: Job, ref: dict[str, Any]) -> Launcher:
+    """The launcher that can stop a job from here; asked before anything is noted in the record.
+
+    Raises:
+        LaunchError: the job cannot be stopped from here.
+    """
+    if job.launcher == "debug":
+        raise LaunchError(
+            f"job {job.id}: it runs inside another program, process {processes_of(ref)[0].pid}",
+            hint="interrupt it there: Ctrl-C",
+        )
+    launcher = get_launcher(job.launcher, store)
+    report = launcher.status(ref)
+    if report.state is State.UNKNOWN:
+        raise LaunchError(f"job {job.id}: {report.message}", hint="run the command there")
+    return launcher
+
+
 def cancel_job(
     store: JobStore, job_id: str, *, grace_s: float = 10.0, launcher: Launcher | None = None
 ) -> Job:
@@ -84,10 +103,13 @@ def cancel_job(
     if job.state.is_final:
         return job
     ref = job.backend_ref or read_json(JobFolder(job.folder).launch) or {}
+    has_started = bool(processes_of(ref))
+    if has_started and launcher is None:
+        launcher = _reaching(store, job, ref)
     try:
         store.transition(job_id, State.CANCELING, "cancel asked for")
-        if processes_of(ref):
-            (launcher or get_launcher(job.launcher, store)).cancel(ref, grace_s=grace_s)
+        if has_started and launcher is not None:
+            launcher.cancel(ref, grace_s=grace_s)
             # Settles the record, unless even SIGKILL has not ended the worker yet.
             return store.get(job_id)
         store.transition(job_id, State.CANCELED, "canceled before it was started")

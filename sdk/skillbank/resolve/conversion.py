@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from skillbank.jobs.record import Job
+from skillbank.nested import value_at
 from skillbank.resolve.lineage import ancestors, job_spec
-from skillbank.resolve.values import is_set, value_at
+from skillbank.resolve.values import is_set
 from skillbank.skill_info import ConvertJobPath, load_skill_info
 from skillbank.specs import network as find_network
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from skillbank.errors import MissingFilesError, MissingValueError, UsageError, collect
 from skillbank.jobs.record import Datasets, Job
+from skillbank.nested import value_at
 from skillbank.resolve.sources import (
     FLAGS,
     FORMAT,
@@ -23,17 +24,16 @@ from skillbank.resolve.sources import (
     place_of,
     roots_of,
 )
-from skillbank.resolve.values import value_at
 from skillbank.skill_info import SkillInfo, SourceRule, load_skill_info
 from skillbank.specs import network as find_network
 from skillbank.specs import spec_class
+from skillbank.storage.uri import show
 
 if TYPE_CHECKING:
     from skillbank.jobs.store import JobStore
     from skillbank.storage import Storage
 
 __all__ = [
-    "FLAGS",
     "DataSources",
     "Expected",
     "build_spec_overrides",
@@ -248,12 +248,12 @@ def check_data(expected: Sequence[Expected], storage: Storage) -> None:
         f"{len(absent)} of {len(wanted)} expected {'place is' if len(absent) == 1 else 'places are'} missing:"
     ]
     for item in absent:
-        other = f" (nor {' nor '.join(item.alternatives)})" if item.alternatives else ""
-        lines.append(f"  - {item.key}: {item.uri}{other}")
+        other = f" (nor {' nor '.join(map(show, item.alternatives))})" if item.alternatives else ""
+        lines.append(f"  - {item.key}: {show(item.uri)}{other}")
     raise MissingFilesError(
         "\n".join(lines),
         hint="compare the dataset with the layout in the skill's playbook, or set these keys yourself",
-        key=absent[0].key, value=[item.uri for item in absent],
+        key=absent[0].key, value=[show(item.uri) for item in absent],
     )  # fmt: skip
 
 

@@ -12,9 +12,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from skillbank.errors import DataError, SkillBankError, collect
+from skillbank.nested import value_at
 from skillbank.resolve import parents
 from skillbank.resolve.parents import Filled, Scope
-from skillbank.resolve.values import is_set, value_at
+from skillbank.resolve.values import is_set
 from skillbank.skill_info import Link, load_skill_info
 from skillbank.specs.base import Network, walk
 from skillbank.storage.uri import join

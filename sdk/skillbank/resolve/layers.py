@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from skillbank.errors import MissingValueError, SkillBankError, SpecError, collect
 from skillbank.jobs.record import Datasets, Job, Request
+from skillbank.nested import nest, put
 from skillbank.resolve.datasets import DataSources, Expected, dataset_format, resolve_data_sources, settle
 from skillbank.resolve.functions import Applied, apply_functions
 from skillbank.resolve.lineage import Carried, carried_model, stage_rank
 from skillbank.resolve.parents import Scope
-from skillbank.resolve.values import flatten, is_set, nest, value_at
+from skillbank.resolve.values import flatten, is_set
 from skillbank.skill_info import SkillInfo, load_skill_info
 from skillbank.specs import network as find_network
 from skillbank.specs import spec_class
 from skillbank.specs.base import BaseExperiment
 from skillbank.specs.load import Layer, Origin, ResolvedSpec, build_spec, canonical, default_spec
-from skillbank.storage.uri import is_remote
+from skillbank.storage.uri import is_remote, parse
 
 if TYPE_CHECKING:
     from skillbank.jobs.store import JobStore
@@ -50,8 +51,7 @@ class Resolution:
         """The spec with deferred keys empty."""
         tree = self.spec.nested()
         for key in self.deferred:
-            *parents, leaf = key.split(".")
-            value_at(tree, ".".join(parents))[leaf] = None
+            put(tree, key, None)
         return tree
 
     def with_notes(self, notes: Sequence[str]) -> Resolution:
@@ -169,8 +169,7 @@ def _with_promises(resolved: ResolvedSpec, deferred: Mapping[str, str]) -> Resol
         return resolved
     tree = resolved.nested()
     for key, words in deferred.items():
-        section, _, leaf = key.rpartition(".")
-        value_at(tree, section)[leaf] = words
+        put(tree, key, words)
     return replace(resolved, spec=type(resolved.spec).model_validate(tree))
 
 
@@ -201,7 +200,10 @@ def _settle_results(stack: _Stack, defaults: Mapping[str, Any]) -> None:
     A results folder that is a URI is written to a local folder first, and uploaded from there.
     """
     for part in (stack.overrides, stack.file):
-        if is_remote(str(part.get("results_dir") or "")):
+        asked = str(part.get("results_dir") or "")
+        if asked.startswith("file:"):
+            part["results_dir"] = str(parse(asked))
+        elif is_remote(asked):
             stack.notes.append(
                 f"results_dir: written to the folder of the job and uploaded to {part.pop('results_dir')}"
             )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from skillbank.errors import ConflictError, JobFailedError, NotFoundError
 from skillbank.jobs.record import Job, JobFolder
 from skillbank.jobs.states import State
-from skillbank.resolve.values import flatten, is_set, value_at
+from skillbank.nested import value_at
+from skillbank.resolve.values import flatten, is_set
 from skillbank.skill_info import SkillInfo, load_skill_info
 from skillbank.specs import network as find_network
 from skillbank.specs import spec_class

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from skillbank.errors import ConflictError, NotFoundError
 from skillbank.jobs.record import Job
+from skillbank.nested import value_at
 from skillbank.resolve.checkpoints import Choice, choose_checkpoint
 from skillbank.resolve.lineage import ancestors, is_ready, job_spec, stage_of, stage_rank
-from skillbank.resolve.values import is_set, value_at
+from skillbank.resolve.values import is_set
 from skillbank.skill_info import SkillInfo
 from skillbank.specs.base import BaseExperiment, Network
 from skillbank.storage.uri import is_remote
@@ -24,7 +25,6 @@ __all__ = [
     "Scope",
     "accepts",
     "from_base_experiment",
-    "from_job",
     "from_parent",
     "from_stage",
     "latest_link",

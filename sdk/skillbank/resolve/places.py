@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,23 @@ from skillbank.jobs.record import Datasets
 from skillbank.resolve.sources import FLAGS, given_roots
 from skillbank.resolve.values import is_set
 from skillbank.skill_info import SkillInfo
-from skillbank.storage.uri import is_remote, parse
+from skillbank.storage.uri import parse, show
 
 __all__ = ["absolute", "absolute_datasets", "absolute_places"]
 
+_LOGIN = re.compile(r"https?://[^/?#]*@", re.IGNORECASE)
+
 
 def absolute(place: str, folder: Path) -> str:
-    """A path as seen from `folder`; URIs, references and absolute paths stay as they are."""
-    if not place.strip() or is_remote(place) or "://" in place or "${" in place or place == "???":
+    """A path as seen from `folder`; URIs, references and absolute paths stay as they are.
+
+    So does what is no place, such as ``s3:/bucket``, for the check that tells the way out.
+    """
+    if not place.strip() or "://" in place or "${" in place or place == "???":
+        return place
+    try:
+        parse(place)
+    except InvalidValueError:
         return place
     return str(folder / Path(place).expanduser())
 
@@ -39,6 +49,7 @@ def absolute_datasets(datasets: Datasets, folder: Path) -> Datasets:
             problems.append(
                 InvalidValueError(f"{flag}: {err.message}", hint=err.hint, key=flag, value=err.value)
             )
+        problems += _logins(flag, root)
     if problems:
         raise collect(problems, "the list of datasets")
     single = {
@@ -55,6 +66,9 @@ def absolute_places(flat: Mapping[str, Any], info: SkillInfo, action: str, folde
     Args:
         flat: values by dotted key.
         folder: what relative paths refer to.
+
+    Raises:
+        InvalidValueError: addresses that hold a login; all are named.
     """
     places = {"results_dir", f"{action}.results_dir", *info.data_sources.get(action, {})}
     places |= info.spec_params.get(action, {}).keys()
@@ -66,10 +80,21 @@ def absolute_places(flat: Mapping[str, Any], info: SkillInfo, action: str, folde
         if not rule.source and not rule.convert_job
     }
     names.add("encryption_key")
-    return {
-        key: _each(value, folder) if key in places - names and is_set(value) else value
-        for key, value in flat.items()
-    }
+    named = {key: value for key, value in flat.items() if key in places - names and is_set(value)}
+    problems = [problem for key, value in named.items() for problem in _logins(key, value)]
+    if problems:
+        raise collect(problems, "the list of places")
+    return {key: _each(value, folder) if key in named else value for key, value in flat.items()}
+
+
+def _logins(key: str, value: Any) -> list[InvalidValueError]:
+    """An error for every address that holds a login, which would be stored with the job."""
+    if isinstance(value, list):
+        return [problem for item in value for problem in _logins(key, item)]
+    if not isinstance(value, str) or not _LOGIN.match(value):
+        return []
+    hint = "put the login into ~/.netrc, where web addresses look for it"
+    return [InvalidValueError(f"{key}: {show(value)} holds a login, which no record may", hint=hint, key=key)]
 
 
 def _each(value: Any, folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Dotted keys and nested maps: the small questions that the resolvers ask of a spec that is not built yet."""
+"""Questions that the resolvers ask of a spec that is not built yet."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ from typing import Any
 
 from skillbank.specs.base import ActionSpec, walk
 
-__all__ = ["flatten", "is_set", "nest", "value_at"]
+__all__ = ["flatten", "is_set"]
 
 
 def is_set(value: Any) -> bool:
     """Whether a value says something: None, an empty string or list and the marker ``???`` do not."""
     return value not in (None, "", "???") and value != [] and value != ()
-
-
-def value_at(nested: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key; None when a part of it is missing."""
-    value: Any = nested
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def flatten(nested: Mapping[str, Any], spec: type[ActionSpec]) -> dict[str, Any]:
@@ -38,15 +30,3 @@ def flatten(nested: Mapping[str, Any], spec: type[ActionSpec]) -> dict[str, Any]
 
     visit(nested, "")
     return flat
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested map of dotted keys."""
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *parents, leaf = key.split(".")
-        place = nested
-        for part in parents:
-            place = place.setdefault(part, {})
-        place[leaf] = value
-    return nested

@@ -12,11 +12,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from skillbank.errors import NotFoundError
+from skillbank.nested import value_at
 from skillbank.specs import network, spec_class
 from skillbank.specs._values import Spelling, converter, fooled_by_bool, has_reference, is_secret, kinds
 from skillbank.specs.base import ActionSpec, FieldNote, Network, field_note, section_type, walk
 
-__all__ = ["ACTION_NAMES", "KeyTable", "Leaf", "get", "key_table", "put"]
+__all__ = ["KeyTable", "Leaf", "key_table"]
 
 ACTION_NAMES = frozenset(
     {
@@ -91,7 +92,7 @@ class KeyTable:
         self.mandatory = tuple(
             key
             for key, leaf in self.leaves.items()
-            if action in leaf.note.mandatory_for and get(self.defaults, key) in (None, "")
+            if action in leaf.note.mandatory_for and value_at(self.defaults, key) in (None, "")
         )
         siblings = {
             name
@@ -169,7 +170,7 @@ class KeyTable:
     def is_there(self, key: str) -> bool:
         """Whether a key is there without being asked for: not inside an optional section."""
         parent = key.rpartition(".")[0]
-        return not parent or get(self.defaults, parent) is not None
+        return not parent or value_at(self.defaults, parent) is not None
 
     def leads_to_alias(self, path: str) -> bool:
         """Whether some alias lies below a path."""
@@ -212,24 +213,3 @@ def key_table(network_name: str, action: str) -> KeyTable:
     if table is None or table.network is not found:
         table = _tables[network_name, action, cls] = KeyTable(found, action, cls)
     return table
-
-
-def get(tree: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key of a nested map; None where a part of the way is missing."""
-    value: Any = tree
-    for name in key.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
-    return value
-
-
-def put(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key of a nested map; whatever is in the way and no map gives way to one."""
-    *way, last = key.split(".")
-    for name in way:
-        below = tree.get(name)
-        if not isinstance(below, dict):
-            below = tree[name] = {}
-        tree = below
-    tree[last] = value

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skillbank.errors import ConflictError, InvalidValueError, SkillBankError
-from skillbank.specs._keys import KeyTable, Leaf, put
+from skillbank.nested import put
+from skillbank.specs._keys import KeyTable, Leaf
 from skillbank.specs._values import NOT_SET, is_placeholder, plain, shown, text_of
 
 __all__ = ["Placed", "merged", "place"]

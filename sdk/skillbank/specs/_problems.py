@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from skillbank.errors import InvalidValueError, MissingValueError, SpecError, UnknownKeyError
-from skillbank.specs._keys import KeyTable, get
+from skillbank.nested import value_at
+from skillbank.specs._keys import KeyTable
 from skillbank.specs._nodes import described, field_nodes
 from skillbank.specs._values import is_secret, shown
 from skillbank.specs._yaml import scalar_from_text
 
-__all__ = ["from_validation", "missing_value", "not_a_map", "unknown_key", "wrong_value"]
+__all__ = ["from_validation", "missing_value", "unknown_key", "wrong_value"]
 
 
 def unknown_key(table: KeyTable, path: str, value: Any, origin: str = "") -> SpecError:
@@ -35,7 +36,7 @@ def unknown_key(table: KeyTable, path: str, value: Any, origin: str = "") -> Spe
             )
             return UnknownKeyError(
                 f"{where}: unknown key of {table.title}; {parent} is {kind}",
-                hint=f"{parent}={_as_argument(parent, get(table.defaults, parent))}",
+                hint=f"{parent}={_as_argument(parent, value_at(table.defaults, parent))}",
                 key=path,
                 allowed=[parent],
             )
@@ -142,7 +143,7 @@ def _hint(table: KeyTable, key: str, value: Any, node: Mapping[str, Any]) -> str
     if "array" in kinds and not isinstance(value, list):
         inside = value if isinstance(value, str) else shown(key, value)
         return f"{key}='[{inside}]'"
-    return f"{key}={_as_argument(key, get(table.defaults, key))} (the default)"
+    return f"{key}={_as_argument(key, value_at(table.defaults, key))} (the default)"
 
 
 def _as_argument(key: str, value: Any) -> str:
@@ -191,7 +192,7 @@ def _one(
 ) -> SpecError:
     rest, value, kind = faults[0]
     if len(faults) > 1 or not rest or key in table.sections:
-        return wrong_value(table, key, get(tree, key), origin=origin)
+        return wrong_value(table, key, value_at(tree, key), origin=origin)
     where = _where(key, rest, origin)
     if kind == "extra_forbidden":
         names = list(_node_inside(field_nodes(table.cls)[key], rest[:-1]).get("properties", {}))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from skillbank.errors import ConflictError, InvalidValueError, MissingValueError, SpecError, UnknownKeyError
-from skillbank.specs._keys import KeyTable, get
+from skillbank.nested import put, value_at
+from skillbank.specs._keys import KeyTable
 from skillbank.specs._values import NOT_SET, has_reference, text_of
 from skillbank.specs.base import Derived
 
@@ -65,7 +66,7 @@ class References:
             try:
                 found = self._derived(key) if key in self.derived else None
                 if found is None:
-                    found = get(self.tree, key)
+                    found = value_at(self.tree, key)
                     found = (
                         self._resolved(found, key) if self.table.leaves[key].has_reference(found) else found
                     )
@@ -124,11 +125,11 @@ class References:
             value = self.value(leaf.key)
             if leaf.key == name:
                 return value
-            inside = get({"": value}, f".{name.removeprefix(leaf.key + '.')}")
+            inside = value_at({"": value}, f".{name.removeprefix(leaf.key + '.')}")
             if inside is not None:
                 return inside
         elif name.partition(".")[0] in self.foreign:
-            value = get(self.foreign, name)
+            value = value_at(self.foreign, name)
             if value == NOT_SET:
                 raise UnsetError(target)
             if value is not None:
@@ -146,16 +147,12 @@ class References:
             self.way.pop()
 
     def _section(self, name: str) -> dict[str, Any] | None:
-        if get(self.tree, name) is None:
+        if value_at(self.tree, name) is None:
             return None
         out: dict[str, Any] = {}
         for key in self.table.leaves:
             if key.startswith(f"{name}."):
-                *way, last = key.removeprefix(f"{name}.").split(".")
-                below = out
-                for part in way:
-                    below = below.setdefault(part, {})
-                below[last] = self.value(key)
+                put(out, key.removeprefix(f"{name}."), self.value(key))
         return out
 
     def _unknown(self, target: str, key: str) -> SpecError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import select
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,8 @@ from skillbank.specs._values import from_override, shown
 from skillbank.specs._yaml import MAX_CHARACTERS, parse_text
 
 __all__ = ["parse_overrides", "read_spec"]
+
+_PIPE_PATIENCE_S = 15.0
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 
@@ -46,23 +52,22 @@ def _read_file(path: Path) -> dict[str, Any]:
     if str(path) in ("", "."):
         raise SpecError("the name of the spec file is empty", hint="write @spec.yaml", key="specs")
     try:
-        if path.is_dir():
-            raise SpecError(
-                f"{path} is a folder, not a spec file", hint=f"name a file: {path}/spec.yaml", key=str(path)
-            )
-        size = path.stat().st_size
-        if size > MAX_CHARACTERS:
-            raise SpecError(
-                f"{path} has {size / 1e6:.0f} MB; a spec is a short YAML or JSON text",
-                hint="is this a checkpoint or an archive?",
-                key=str(path),
-            )
-        raw = path.read_bytes()
+        raw = _bytes_of(path)
     except (FileNotFoundError, NotADirectoryError) as err:
         raise NotFoundError(f"there is no spec file {path}", hint=_files_near(path), key=str(path)) from err
+    except IsADirectoryError as err:
+        raise SpecError(
+            f"{path} is a folder, not a spec file", hint=f"name a file: {path}/spec.yaml", key=str(path)
+        ) from err
     except (OSError, ValueError) as err:
         why = err.strerror if isinstance(err, OSError) else str(err)
         raise SpecError(f"{path} cannot be read: {why}", hint=f"ls -l {path}", key=str(path)) from err
+    if len(raw) > MAX_CHARACTERS:
+        raise SpecError(
+            f"{path} has more than {MAX_CHARACTERS // 10**6} MB; a spec is a short YAML or JSON text",
+            hint="is this a checkpoint or an archive?",
+            key=str(path),
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as err:
@@ -78,6 +83,27 @@ def _read_file(path: Path) -> dict[str, Any]:
             f"{path} is empty", hint="tao <network> get-job-schema --action <action>", key=str(path)
         )
     return _as_map(parse_text(text, str(path)), str(path))
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The content; one byte more than allowed tells a file that is too long, or never ends."""
+    if not stat.S_ISFIFO(path.stat().st_mode):
+        with path.open("rb") as file:
+            return file.read(MAX_CHARACTERS + 1)
+    # Opening a named pipe the ordinary way waits for a writer for ever; `<(command)` is one too.
+    content = b""
+    pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        while len(content) <= MAX_CHARACTERS:
+            if not select.select([pipe], [], [], _PIPE_PATIENCE_S)[0]:
+                raise OSError(errno.ETIMEDOUT, "it is a pipe that nobody writes to")
+            piece = os.read(pipe, 1 << 16)
+            if not piece:
+                break
+            content += piece
+    finally:
+        os.close(pipe)
+    return content
 
 
 def _files_near(path: Path) -> str:
@@ -116,6 +142,8 @@ def parse_overrides(
         SpecError: a list or map in brackets that cannot be read.
         NotFoundError: no such network or action.
     """
+    if isinstance(items, str):  # each letter of a text would count as an item
+        items = [items]
     table = key_table(network, action) if network and action else None
     out: dict[str, Any] = {}
     problems: list[SkillBankError] = []

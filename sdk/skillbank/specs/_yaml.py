@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import yaml
 
 from skillbank.errors import SpecError
+from skillbank.nested import copied
 
 __all__ = ["load_yaml", "parse_text", "scalar_from_text"]
 
@@ -249,7 +250,7 @@ class _Builder:
             self._fail(event, f"alias *{event.anchor} {'holds itself' if inside else 'is not defined'}")
         value, size, depth = self.anchors[event.anchor]
         self._check_room(event, size, depth)
-        self._add(_copied(value), event, size=size, depth=depth)
+        self._add(copied(value), event, size=size, depth=depth)
 
     def _check_room(self, event: Any, size: int, depth: int) -> None:
         if len(self.stack) + depth > MAX_DEPTH:
@@ -313,11 +314,3 @@ class _Builder:
             assert frame.key is not None
             frame.value[frame.key] = value
             frame.key = None
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_copied(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return value

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from skillbank.nested import copied
+
 __all__ = [
     "ActionSpec",
     "BaseExperiment",
@@ -139,7 +141,7 @@ def setting(
     }  # fmt: skip
     given = {name: value for name, value in bounds.items() if value is not None}
     if isinstance(default, list | dict):
-        info = Field(default_factory=lambda: _copied(default), description=description, **given)
+        info = Field(default_factory=lambda: copied(default), description=description, **given)
     else:
         info = Field(default=default, description=description, **given)
     info.metadata.append(note)
@@ -291,11 +293,3 @@ class Network:
         default=lambda spec: "model_latest.pth", compare=False
     )
     skill_path: Path | None = None
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_copied(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return value

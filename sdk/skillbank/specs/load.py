@@ -12,9 +12,10 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from skillbank.errors import ConflictError, MissingValueError, SkillBankError, SpecError, collect
+from skillbank.nested import copied, put, value_at
 from skillbank.specs._emit import to_yaml
-from skillbank.specs._keys import KeyTable, get, key_table, put
-from skillbank.specs._placing import Placed, merged, place
+from skillbank.specs._keys import KeyTable, key_table
+from skillbank.specs._placing import merged, place
 from skillbank.specs._problems import from_validation, missing_value, unknown_key, wrong_value
 from skillbank.specs._references import References, UnsetError, unset_error
 from skillbank.specs._sources import parse_overrides, read_spec
@@ -110,10 +111,10 @@ def canonical(network: str, action: str, values: Mapping[str, Any]) -> tuple[dic
 def default_spec(network: str, action: str) -> dict[str, Any]:
     """The defaults as a new nested map; mandatory keys, which have none, are left out."""
     table = key_table(network, action)
-    tree = merged({}, _deep_copied(table.defaults))
+    tree: dict[str, Any] = copied(table.defaults)
     for key in table.mandatory:
         parent, _, name = key.rpartition(".")
-        holder = get(tree, parent) if parent else tree
+        holder = value_at(tree, parent) if parent else tree
         if holder is not None:
             del holder[name]
     return tree
@@ -125,11 +126,12 @@ def missing_keys(network: str, action: str, nested: Mapping[str, Any]) -> list[s
     Of several keys of which a rule wants one, the first is named.
     """
     table = key_table(network, action)
-    missing = [key for key in table.mandatory if get(nested, key) in (None, "")]
+    missing = [key for key in table.mandatory if value_at(nested, key) in (None, "")]
     missing += [
         rule.keys[0]
         for rule in _rules(table)
-        if rule.missing and rule.check(*(get(nested, key) or get(table.defaults, key) for key in rule.keys))
+        if rule.missing
+        and rule.check(*(value_at(nested, key) or value_at(table.defaults, key) for key in rule.keys))
     ]
     return list(dict.fromkeys(missing))
 
@@ -167,7 +169,7 @@ class _Build:
 
     def __init__(self, table: KeyTable) -> None:
         self.table = table
-        self.tree: dict[str, Any] = _deep_copied(table.defaults)
+        self.tree: dict[str, Any] = copied(table.defaults)
         self.origins = dict.fromkeys(table.leaves, Origin("default", ""))
         self.notes: list[str] = []
         self.problems: list[SkillBankError] = []
@@ -196,14 +198,14 @@ class _Build:
             elif (
                 before is not None and before.kind == "file" and layer.kind in ("dataset", "parent", "output")
             ):
-                self._note_overruled(placed, key, value, before, layer)
-            old = get(self.tree, key)
+                self._note_overruled(key, value, before, layer)
+            old = value_at(self.tree, key)
             both_maps = isinstance(old, dict) and isinstance(value, dict) and key in self.table.leaves
             put(self.tree, key, merged(old, value) if both_maps else value)
             self.origins[key] = origin
 
-    def _note_overruled(self, placed: Placed, key: str, value: Any, before: Origin, layer: Layer) -> None:
-        old = get(self.tree, key)
+    def _note_overruled(self, key: str, value: Any, before: Origin, layer: Layer) -> None:
+        old = value_at(self.tree, key)
         if old != value and old not in (None, ""):
             source = f"{layer.kind} {layer.detail}".strip()
             self.notes.append(
@@ -220,29 +222,31 @@ class _Build:
         references = References(self.table, self.tree, self.foreign, derived)
         found: dict[str, Any] = {}
         for key, leaf in self.table.leaves.items():
-            if key not in derived and not leaf.has_reference(get(self.tree, key)):
+            if key not in derived and not leaf.has_reference(value_at(self.tree, key)):
                 continue
             try:
                 found[key] = references.value(key)
             except UnsetError as err:
-                found[key] = get(self.table.defaults, key)
+                found[key] = value_at(self.table.defaults, key)
                 if draft:
                     self.notes.append(f"{key}: waits for {err.target}")
                 else:
                     self._wrong(key, unset_error(key, err.target))
             except SpecError as err:
-                found[key] = get(self.table.defaults, key)
+                found[key] = value_at(self.table.defaults, key)
                 self._wrong(key, err)
         for key, value in found.items():
-            put(self.tree, key, _deep_copied(value))
-            if key in derived and value != get(self.table.defaults, key):
+            put(self.tree, key, copied(value))
+            if key in derived and value != value_at(self.table.defaults, key):
                 self.origins[key] = Origin("default", f"follows {' and '.join(derived[key].sources)}")
 
     def check(self) -> ActionSpec | None:
         """Check types, bounds and options; None when something is wrong."""
         for key, leaf in self.table.leaves.items():
-            if leaf.is_fooled is not None and leaf.is_fooled(get(self.tree, key)):
-                self._wrong(key, wrong_value(self.table, key, get(self.tree, key), origin=self._source(key)))
+            if leaf.is_fooled is not None and leaf.is_fooled(value_at(self.tree, key)):
+                self._wrong(
+                    key, wrong_value(self.table, key, value_at(self.tree, key), origin=self._source(key))
+                )
         try:
             return self.table.cls.model_validate(self.tree)
         except ValidationError as err:
@@ -265,17 +269,17 @@ class _Build:
     def demand(self) -> None:
         """Mandatory values must be there."""
         for key in self.table.mandatory:
-            if get(self.tree, key) in (None, ""):
+            if value_at(self.tree, key) in (None, ""):
                 self._wrong(key, missing_value(self.table, key))
 
     def relate(self, draft: bool) -> None:
         """Check the relations between keys that are right by themselves."""
-        unset = {key for key in self.table.mandatory if get(self.tree, key) in (None, "")}
+        unset = {key for key in self.table.mandatory if value_at(self.tree, key) in (None, "")}
         unusable = self.bad | unset
         for rule in _rules(self.table):
             if (rule.missing and draft) or any(_touches(key, unusable) for key in rule.keys):
                 continue
-            wrong = rule.check(*(get(self.tree, key) for key in rule.keys))
+            wrong = rule.check(*(value_at(self.tree, key) for key in rule.keys))
             if wrong:
                 kind = MissingValueError if rule.missing else ConflictError
                 what = f"{' and '.join(rule.keys)}: {wrong}"
@@ -292,11 +296,3 @@ def _rules(table: KeyTable) -> Iterator[Rule]:
     for rule in table.network.rules:
         if (not rule.actions or table.action in rule.actions) and all(table.known(key) for key in rule.keys):
             yield rule
-
-
-def _deep_copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _deep_copied(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_deep_copied(item) for item in value]
-    return value

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 Job = tuple[Entry, Slot]
 
+_AT_ONCE = 4096  # each waiting job takes about a kilobyte
+
 
 class Downloader:
     """Fetches from one store; made anew for each call.
@@ -67,7 +69,9 @@ class Downloader:
         large = [job for job in waiting if self._in_ranges(job[0])]
         with ThreadPoolExecutor(self._workers, thread_name_prefix="fetch") as pool:
             try:
-                _first_error([pool.submit(self._fetch_whole, *job) for job in small])
+                for start in range(0, len(small), _AT_ONCE):
+                    batch = small[start : start + _AT_ONCE]
+                    _first_error([pool.submit(self._fetch_whole, *job) for job in batch])
                 # Ranges are handed out from here: a worker that waits for other workers could wait forever.
                 for job in large:
                     self._fetch_ranges(*job, pool)

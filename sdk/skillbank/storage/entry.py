@@ -107,7 +107,8 @@ def relative_names(entries: Sequence[Entry], root: Uri) -> list[str]:
     """
     prefix = root.path.rstrip("/") + "/" if root.path.rstrip("/") else ""
     names = [entry.place.path.removeprefix(prefix) for entry in entries]
-    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    direct = {name.rpartition("/")[0] for name in names}
+    folders = direct | {str(parent) for folder in direct for parent in PurePosixPath(folder).parents}
     wrong = []
     for name in names:
         parts = name.split("/")

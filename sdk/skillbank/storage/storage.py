@@ -52,7 +52,7 @@ class Storage:
         *,
         workers: int = 32,
         retry: Retry | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float = 30.0,
         part_bytes: int = 16 << 20,
         limits: Limits | None = None,
     ) -> None:

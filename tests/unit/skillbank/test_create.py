@@ -348,3 +348,14 @@ def test_public_names_load_on_first_use() -> None:
     assert set(skillbank.__all__) <= set(dir(skillbank))
     with pytest.raises(AttributeError, match="no attribute 'create_jobs'"):
         _ = skillbank.create_jobs
+
+
+def test_a_fault_of_ours_while_starting_does_not_leave_the_job_pending(bench: Bench) -> None:
+    with pytest.raises(ZeroDivisionError):
+        create(bench, launcher=Recorder(error=ZeroDivisionError("boom")))
+
+    job = bench.store.list()[0]
+    assert job.state is State.ERROR
+    assert job.error is not None
+    assert job.error["code"] == "backend.launch"
+    assert "boom" in job.message

@@ -57,3 +57,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_key(f"@{tmp_path}/gone")
 
     assert KEY_VARIABLE in caught.value.hint
+
+
+def test_an_empty_file_is_no_key(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(" \n")
+    with pytest.raises(NotFoundError, match="is empty"):
+        read_key(f"@{tmp_path / 'key'}")

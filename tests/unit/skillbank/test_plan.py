@@ -597,3 +597,84 @@ def test_nothing_is_recorded(bench: Bench) -> None:
     plan(bench, "mask2former", "train", datasets=DATA)
 
     assert bench.store.list() == []
+
+
+def test_empty_checkpoint_and_format_are_unset_variables(bench: Bench) -> None:
+    for options, key in (
+        ({"checkpoint": " "}, "checkpoint"),
+        ({"checkpoint": ""}, "checkpoint"),
+        ({"datasets": Datasets(train=("/d",), eval="/d", format="")}, "dataset_format"),
+    ):
+        error = refused(bench, "mask2former", "train", **{"datasets": DATA, **options})
+        assert isinstance(error, UsageError)
+        assert error.key == key
+        assert "unset" in error.message
+
+
+def test_one_text_is_one_override_one_tag_one_dataset(bench: Bench) -> None:
+    found = plan(
+        bench, "mask2former", "train", overrides="train.num_epochs=3",
+        datasets=Datasets(train="/d/train", eval="/d/eval"),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+    assert value(found, "train.num_epochs") == 3
+    assert str(value(found, "dataset.train.img_dir")).startswith("/d/train/")
+
+
+@pytest.mark.parametrize(("name", "text"), [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "x\0"), ("A", 1)])
+def test_variables_that_no_process_can_have(bench: Bench, name: str, text: object) -> None:
+    error = refused(bench, "mask2former", "train", datasets=DATA, env={name: text})
+
+    assert isinstance(error, UsageError)
+    assert error.key == "env"
+    assert "--env NAME=VALUE" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("gopher://b/x", "scheme 'gopher' is not supported"),
+        ("https://host/x", "only read from"),
+        ("s3:/b/x", "s3://b/x"),
+    ],
+)
+def test_results_go_only_where_they_can_be_written(bench: Bench, place: str, text: str) -> None:
+    error = refused(bench, "mask2former", "train", datasets=DATA, overrides=[f"results_dir={place}"])
+
+    assert error.key == "results_dir"
+    assert text in error.message
+
+
+def test_a_file_address_of_results_is_a_folder(bench: Bench, tmp_path: Path) -> None:
+    found = plan(
+        bench, "mask2former", "train", datasets=DATA, overrides=[f"results_dir=file://{tmp_path}/out"]
+    )
+
+    assert found.results_dir == f"{tmp_path}/out"
+    assert value(found, "results_dir") == f"{tmp_path}/out"
+
+
+def test_settings_of_a_search_are_checked_against_the_spec(bench: Bench) -> None:
+    settings = {
+        "keys": ["train.optim.lrr"],
+        "ranges": {"train.optim.weight_decay": {"low": -1, "high": 0.5}},
+    }
+    error = refused(
+        bench, "mask2former", "train", datasets=DATA, automl_policy="on", automl_settings=settings
+    )
+    assert keys_of(error) == {"train.optim.lrr", "train.optim.weight_decay"}
+
+    error = refused(
+        bench, "mask2former", "train", datasets=DATA, automl_policy="on", automl_settings={"metric": "x"}
+    )
+    assert isinstance(error, NotFoundError)
+    assert error.key == "metric"
+
+
+def test_settings_of_a_search_that_does_not_take_place_are_told(bench: Bench) -> None:
+    found = plan(
+        bench, "mask2former", "train", datasets=DATA, automl_policy="off", automl_settings={"trials": 3}
+    )
+
+    assert found.decision.route == "direct"
+    assert any(note.startswith("automl_settings: not used") for note in found.notes)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from skillbank.errors import InvalidValueError, OutOfMemoryError, RuntimeMissingError
+from skillbank.errors import InvalidValueError, OutOfMemoryError, RuntimeMissingError, StorageError
 from skillbank_runners.failures import explain, memory_hint
 
 SPEC: dict[str, Any] = {
@@ -64,6 +64,23 @@ def test_a_missing_package_says_how_to_get_it() -> None:
     assert isinstance(found, RuntimeMissingError)
     assert found.key == "spconv"
     assert "pip install" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "hint"),
+    [
+        (NotADirectoryError(20, "Not a directory", "/a/file/x"), "/a/file/x: not a directory", "/a/file"),
+        (OSError(28, "No space left on device", "/a/x.pth"), "/a/x.pth: no space left", "df -h /a"),
+        (PermissionError(13, "Permission denied", "/a/x"), "/a/x: permission denied", "ls -ld /a"),
+        (FileNotFoundError(2, "No such file or directory"), "train: no such file", "see what is there"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_file_system_refuses_is_no_bug_of_ours(error: OSError, says: str, hint: str) -> None:
+    found = explain(error, SPEC, "train")
+    assert isinstance(found, StorageError)
+    assert says in found.message
+    assert hint in found.hint
 
 
 def test_anything_else_is_our_bug_with_type_and_message() -> None:

@@ -217,15 +217,6 @@ def test_an_implementation_that_does_not_load_is_exit_5(points: str, monkeypatch
     assert "toy: its implementation toy_impl cannot be used" in found.message
 
 
-def test_a_search_is_not_run_as_a_training(points: str) -> None:
-    request = Request(
-        network="toy", action="train", overrides={"dataset.train_file": points}, policy={"route": "automl"}
-    )
-    job = JobStore().create(request, launcher="debug")
-    assert run_job(job.folder) == 2
-    assert "is a search" in JobStore().get(job.id).message
-
-
 def test_results_are_readable_and_job_files_are_private(points: str) -> None:
     job = train(points)
     mode = stat.S_IMODE((Path(job.results_dir) / "train" / "experiment.yaml").stat().st_mode)

@@ -112,15 +112,26 @@ def test_the_comparison_can_fail(tmp_path: Path, points: dict[str, Any]) -> None
         assert_same(one.folder / LINK, other.folder / LINK)
 
 
-def test_validation_does_not_disturb_training(tmp_path: Path, points: dict[str, Any]) -> None:
+def test_validation_does_not_disturb_training_and_its_numbers_go_with_their_weights(
+    tmp_path: Path, points: dict[str, Any]
+) -> None:
+    points["train__num_epochs"] = 6
     often = run_toy(tmp_path / "often", **points)
-    rarely = run_toy(tmp_path / "rarely", **points, train__validation_interval=2.0)
+    rarely = run_toy(tmp_path / "rarely", **points, train__validation_interval=2.5)
     assert_same(often.folder / LINK, rarely.folder / LINK)
-    validated = [event["epoch"] for event in rarely.events if "val_loss" in event.get("kpi", {})]
-    # every second epoch, and the last one whatever the interval
-    assert [event["epoch"] for event in rarely.events if event["event"] == "metrics"] == [0, 1, 2]
-    assert validated[-1] == 2
-    assert 0 not in validated
+    validated = [found.epoch for found in rarely.artifacts if "val_loss" in found.metrics]
+    # behind batch 15 inside epoch 2, at the end of epoch 4, and at the very end
+    assert [found.epoch for found in rarely.artifacts] == [0, 1, 2, 3, 4, 5]
+    assert validated == [4, 5]
+    events = [event for event in rarely.events if "val_loss" in event.get("kpi", {})]
+    assert [event["message"] for event in events] == [
+        "epoch 2: validation after 3 batches",
+        "epoch 4 done",
+        "epoch 5 done",
+    ]
+    assert [events[1]["kpi"]["val_loss"], events[2]["kpi"]["val_loss"]] == [
+        often.artifacts[epoch].metrics["val_loss"] for epoch in (4, 5)
+    ]
 
 
 def test_checkpoints_are_named_linked_and_registered(tmp_path: Path, points: dict[str, Any]) -> None:
@@ -304,7 +315,8 @@ def test_other_weights_are_a_start_and_not_a_resume(tmp_path: Path, points: dict
     counting = replace(toy_impl.NETWORK, start_weights=count)
     done = run_toy(tmp_path / "two", implementation=counting, **points, **start)
     assert done.artifacts[0].step == 6
-    assert done.artifacts[0].metrics["train_loss"] < 0.6
+    fresh = read_checkpoint(tmp_path / "one" / "model_epoch_000.pth")["skillbank"]["metrics"]
+    assert done.artifacts[0].metrics["train_loss"] < fresh["train_loss"]
     run_toy(tmp_path / "two", implementation=counting, **{**points, "train__num_epochs": 4}, **start)
     assert asked == [start["train__pretrained_model_path"]]
 

@@ -170,3 +170,25 @@ def test_unknown_metric_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="mask2former reports no metric 'mIuO'") as caught:
         Bench(tmp_path).search(Settings(metric="mIuO"))
     assert "mIoU" in caught.value.hint
+
+
+def test_a_search_that_fails_leaves_no_trial_running(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    started: list[Job] = []
+
+    def launch(values: Mapping[str, Any], number: int) -> Job:
+        if number:
+            raise ZeroDivisionError
+        started.append(bench.store.create(Request(network="mask2former", action="train")))
+        return started[0]
+
+    search = Search(
+        bench.store, bench.job, SPEC, Settings(trials=3, concurrent=2, keys=("train.optim.lr",)),
+        launch=launch,
+        cancel=lambda job: bench.canceled.append(job.id), results=Path(bench.job.results_dir),
+    )  # fmt: skip
+    with pytest.raises(ZeroDivisionError):
+        search.run()
+    assert bench.canceled == [started[0].id]
+    record = json.loads((Path(bench.job.results_dir) / BEST_FILE).read_text())
+    assert [trial["state"] for trial in record["all_recs"]] == ["canceled", "canceled"]

@@ -100,3 +100,32 @@ def test_wrong_settings(raw: dict[str, object], error: type[Exception], text: st
         read_settings(raw)
     shown = f"{caught.value} {getattr(caught.value, 'hint', '')}"
     assert text in shown
+
+
+def test_values_that_the_spec_would_refuse_are_not_searched() -> None:
+    with pytest.raises(SpecError) as caught:
+        search_space(
+            "mask2former", {"train": {"optim": {"lr": 2e-4, "weight_decay": 1e-4}}}, keys=["train.optim.lr"],
+            overrides={
+                "train.optim.lr": Override(low=-1.0, high=0.1),
+                "train.optim.weight_decay": Override(choices=(0.1, "much")),
+            },
+        )  # fmt: skip
+    assert [problem.key for problem in caught.value.problems] == [
+        "train.optim.lr",
+        "train.optim.weight_decay",
+    ]
+    assert "train.optim.lr: -1.0 cannot be tried; use a number above 0 and at most 1" in caught.value.message
+    assert "'much'" in caught.value.message
+
+
+@pytest.mark.parametrize("raw", ["algorithm", 3, [1]])
+def test_settings_are_a_map(raw: object) -> None:
+    with pytest.raises(InvalidValueError, match="automl_settings"):
+        read_settings(raw)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keys", [None, 3, "train.optim.lr", [1]])
+def test_keys_are_a_list_of_texts(keys: object) -> None:
+    with pytest.raises(InvalidValueError, match="use a list of dotted keys"):
+        read_settings({"keys": keys})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from skillbank.errors import NotFoundError, StaleFilesError, UsageError
+from skillbank.errors import NotFoundError, StaleFilesError, StorageError, UsageError
 from skillbank.generate import check, outputs, write
 
 SCHEMAS = Path("skills/tao-train-plain/schemas")
@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_the_old_file(bank: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(Exception, match="No space left on device"):
+    with pytest.raises(StorageError, match="the disk is full"):
         write(bank)
     assert path.read_text() == "old"
     assert not list(bank.rglob(".*.part"))

@@ -81,3 +81,15 @@ def test_a_missing_file_and_a_wrong_kind_are_refused(store: JobStore, train: Req
         store.register_artifact(job.id, tmp_path, kind="weights")
     assert caught.value.allowed == list(KINDS)
     assert store.artifacts(job.id) == []
+
+
+def test_a_metric_that_is_no_number_is_refused(store: JobStore, train: Request, tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    file.write_bytes(b"x")
+    with pytest.raises(InvalidValueError, match="metric mIoU: 'high' is no number"):
+        store.register_artifact(
+            store.create(train).id,
+            file,
+            kind="checkpoint",
+            metrics={"mIoU": "high"},  # type: ignore[dict-item]
+        )

@@ -1,3 +1,5 @@
+import pytest
+
 from skillbank.jobs.record import Request
 from skillbank.jobs.redact import digest, is_secret_name, scrub, secret_values, without_secrets
 
@@ -64,3 +66,16 @@ def test_known_values_are_blanked_out_of_texts_and_maps() -> None:
 def test_the_digest_has_a_salt_and_hides_the_key() -> None:
     assert digest("nvidia_tlt") != digest("nvidia_tlt")
     assert "nvidia" not in digest("nvidia_tlt")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NGC_KEY", "KEY", "DB_PASS", "PASSPHRASE", "MYSQL_PWD", "GITHUB_PAT", "AUTHORIZATION", "S3_SECRET_KEY"],
+)
+def test_names_of_secrets_without_the_word_are_known(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "KEYBOARD", "PATH", "SSH_KEY_FILE", "COMPASS"])
+def test_names_that_only_look_like_secrets(name: str) -> None:
+    assert not is_secret_name(name)

@@ -336,3 +336,47 @@ def test_a_home_below_a_file_is_one_clear_error(tmp_path: Path) -> None:
             store.list()
         assert "SKILLBANK_HOME" in caught.value.hint
         assert caught.value.exit_code == 5
+
+
+ODD = "a\udc80b"  # what a file name that is no UTF-8 looks like in Python
+
+
+def test_text_that_no_file_can_hold_is_one_clear_error(store: JobStore, train: Request) -> None:
+    for refuse in (
+        lambda: store.create(train, name=ODD),
+        lambda: store.create(train, tags=[ODD]),
+        lambda: store.create(replace(train, specs={"a": ODD})),
+        lambda: store.get(ODD),
+    ):
+        with pytest.raises(InvalidValueError, match="cannot be stored"):
+            refuse()
+    assert store.list() == []
+    assert list(store.folders.glob("*")) == []
+
+
+def test_odd_text_in_a_message_does_not_keep_a_job_from_ending(store: JobStore, train: Request) -> None:
+    job = store.create(train)
+    store.transition(job.id, "running")
+    store.transition(job.id, "error", f"no file {ODD}", error={"message": ODD})
+
+    ended = store.get(job.id)
+    assert (ended.state, ended.message, ended.error) == ("error", "no file a?b", {"message": "a?b"})
+
+
+def test_numbers_beyond_the_store_are_refused_or_cut(store: JobStore, train: Request, tmp_path: Path) -> None:
+    job = store.create(train)
+    file = tmp_path / "model.pth"
+    file.write_bytes(b"x")
+
+    assert [found.id for found in store.list(limit=10**30)] == [job.id]
+    assert store.list(limit=-1) == []
+    with pytest.raises(InvalidValueError, match="cannot be stored"):
+        store.register_artifact(job.id, file, kind="checkpoint", epoch=10**30)
+
+
+def test_an_unknown_state_names_the_known_ones(store: JobStore, train: Request) -> None:
+    job = store.create(train)
+    for refuse in (lambda: store.list(state="finished"), lambda: store.transition(job.id, "finished")):
+        with pytest.raises(InvalidValueError, match="'finished' is no state; use pending, running") as caught:
+            refuse()
+        assert "done" in (caught.value.allowed or [])

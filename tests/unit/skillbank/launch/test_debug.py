@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from skillbank.errors import LaunchError
+from skillbank.errors import LaunchError, StorageError
 from skillbank.jobs.record import Job, JobFolder
 from skillbank.jobs.store import JobStore
 from skillbank.launch import Bundle
@@ -71,3 +71,9 @@ def test_from_inside_the_job_it_is_running_and_cannot_be_canceled(job: Job, stor
     launcher = DebugLauncher(run, store)
     ref = launcher.submit(bundle(job))
     assert launcher.status(ref).state == "done", JobFolder(job.folder).log.read_text()
+
+
+def test_a_log_that_cannot_be_written_is_one_clear_error(job: Job, store: JobStore) -> None:
+    JobFolder(job.folder).log.mkdir()
+    with pytest.raises(StorageError, match="the log cannot be written"):
+        DebugLauncher(lambda _: 0, store).submit(Bundle(job_id=job.id, folder=job.folder, argv=("x",)))

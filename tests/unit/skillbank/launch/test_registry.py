@@ -1,6 +1,7 @@
 import pytest
 
-from skillbank.errors import NotFoundError, RuntimeMissingError, UsageError
+from skillbank.errors import LaunchError, NotFoundError, RuntimeMissingError, UsageError
+from skillbank.jobs.processes import this_process
 from skillbank.jobs.record import Job
 from skillbank.jobs.store import JobStore
 from skillbank.launch import cancel_job, get_launcher
@@ -32,3 +33,26 @@ def test_canceling_a_job_that_ended_gives_it_back(store: JobStore, job: Job) -> 
     assert cancel_job(store, job.id).state == "done"
     with pytest.raises(NotFoundError):
         cancel_job(store, "no-such-job")
+
+
+def test_a_debug_job_of_another_process_is_refused_and_stays_as_it_is(store: JobStore, job: Job) -> None:
+    """Its process is that of somebody's notebook: it must not be killed, nor the record say it was."""
+    store.transition(job.id, "running")
+    ref = {"worker": this_process().to_dict(), "folder": str(job.folder), "is_in_process": True}
+    store.set_backend(job.id, ref)
+    with store._database.write() as connection:
+        connection.execute("UPDATE jobs SET launcher = 'debug'")
+
+    with pytest.raises(LaunchError, match="runs inside another program"):
+        cancel_job(store, job.id)
+    assert store.get(job.id).state == "running"
+
+
+def test_a_job_of_another_machine_is_refused_and_stays_as_it_is(store: JobStore, job: Job) -> None:
+    worker = {**this_process().to_dict(), "host": "elsewhere"}
+    store.set_backend(job.id, {"worker": worker, "folder": str(job.folder)})
+    store.transition(job.id, "running")
+
+    with pytest.raises(LaunchError, match="elsewhere"):
+        cancel_job(store, job.id)
+    assert store.get(job.id).state == "running"

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from skillbank.errors import InvalidValueError
 from skillbank.jobs.record import Datasets
 from skillbank.resolve.places import absolute, absolute_datasets, absolute_places
-from skillbank.resolve.values import flatten, is_set, nest, value_at
+from skillbank.resolve.values import flatten, is_set
 from skillbank.skill_info import load_skill_info
 from skillbank.specs import network, spec_class
 
@@ -76,9 +77,6 @@ def test_flat_and_nested_are_the_same() -> None:
     flat = {"train.optim.lr": 0.1, "train.gpu_ids": [0, 1], "results_dir": "x"}
 
     assert flatten(nested, spec_class("mask2former", "train")) == flat
-    assert nest(flat) == nested
-    assert value_at(nested, "train.optim.lr") == 0.1
-    assert value_at(nested, "train.optim.lr.x") is None
 
 
 def test_maps_that_are_values_stay_whole() -> None:
@@ -104,3 +102,21 @@ def test_maps_that_are_values_stay_whole() -> None:
 )
 def test_is_set(value: object, says_something: bool) -> None:
     assert is_set(value) == says_something
+
+
+def test_an_address_with_a_login_is_refused_without_telling_it() -> None:
+    """A record of the job would hold the password."""
+    login = "https://me:passw0rd@host/data"
+    info = load_skill_info(network("mask2former"))
+    for refuse, key in (
+        (lambda: absolute_datasets(Datasets(train=(login,)), HERE), "--train-dataset-uri"),
+        (
+            lambda: absolute_places({"dataset.train.img_dir": [login]}, info, "train", HERE),
+            "dataset.train.img_dir",
+        ),
+    ):
+        with pytest.raises(InvalidValueError, match="https://host/data holds a login") as caught:
+            refuse()
+        assert caught.value.key == key
+        assert "netrc" in caught.value.hint
+        assert "passw0rd" not in f"{caught.value.to_dict()}"

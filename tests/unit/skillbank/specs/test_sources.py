@@ -1,6 +1,7 @@
 """Specs and overrides as users hand them over."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -106,8 +107,9 @@ def test_sources_that_are_no_file(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no spec file") as caught:
         read_spec(f"@{tmp_path}/trian.yaml")
     assert "train.yaml" in caught.value.hint
-    with pytest.raises(SpecError, match="is a folder"):
+    with pytest.raises(SpecError, match=f"^{tmp_path} is a folder") as folder:
         read_spec(tmp_path)
+    assert folder.value.hint == f"name a file: {tmp_path}/spec.yaml"
     for text in ("", "  ", "null", "@"):
         with pytest.raises(SpecError) as empty:
             read_spec(text)
@@ -115,8 +117,37 @@ def test_sources_that_are_no_file(tmp_path: Path) -> None:
     big = tmp_path / "model.pth"
     with big.open("wb") as file:
         file.truncate(50_000_000)
-    with pytest.raises(SpecError, match="50 MB; a spec is a short"):
-        read_spec(big)
+    for endless in (big, Path("/dev/zero")):
+        with pytest.raises(
+            SpecError, match=f"^{endless} has more than 10 MB; a spec is a short"
+        ) as caught_big:
+            read_spec(endless)
+        assert "checkpoint" in caught_big.value.hint
+
+
+def test_pipes_are_read_and_never_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr("skillbank.specs._sources._PIPE_PATIENCE_S", 0.05)
+    with pytest.raises(SpecError, match="cannot be read: it is a pipe that nobody writes to"):
+        read_spec(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # lets the writer open, as a shell's `<(...)` does
+    writer = os.open(pipe, os.O_WRONLY)
+    os.write(writer, b"a: 1\n")
+    duplicate = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.close(reader)
+    closing = threading.Timer(0.02, os.close, [writer])
+    closing.start()
+    assert read_spec(pipe) == {"a": 1}
+    closing.join()
+    os.close(duplicate)
+
+
+def test_a_file_without_end_is_refused() -> None:
+    with pytest.raises(SpecError, match="has more than 10 MB"):
+        read_spec("/dev/zero")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")

@@ -5,7 +5,9 @@ import hashlib
 import logging
 import os
 import stat
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +259,48 @@ def test_a_pool_for_all_workers(
     with caplog.at_level(logging.WARNING):
         make_storage(workers=16).fetch_tree(f"s3://{bucket}/d")
     assert "Connection pool is full" not in caplog.text
+
+
+class KeepAlive(BaseHTTPRequestHandler):
+    """Answers listings and reads as S3 does, and leaves connections open, as S3 does and moto does not."""
+
+    protocol_version = "HTTP/1.1"
+    body = b"content"
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        etag = hashlib.md5(self.body).hexdigest()
+        item = f"<Contents><Key>d/%d</Key><Size>7</Size><ETag>&quot;{etag}&quot;</ETag></Contents>"
+        listing = "".join(item % number for number in range(40))
+        answer = (
+            f"<ListBucketResult>{listing}</ListBucketResult>".encode()
+            if "list-type" in self.path
+            else self.body
+        )
+        self.send_response(200)
+        self.send_header("ETag", f'"{etag}"')
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+def test_connections_are_used_again(make_storage: MakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    from urllib3.connection import HTTPConnection
+
+    opened: list[object] = []
+    connect = HTTPConnection.connect
+    monkeypatch.setattr(HTTPConnection, "connect", lambda self: (opened.append(self), connect(self)))
+    with ThreadingHTTPServer(("127.0.0.1", 0), KeepAlive) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        storage = make_storage(workers=4)
+        folder = storage.fetch_tree("s3://bucket/d")
+        storage.close()
+        server.shutdown()
+    assert len(list(folder.iterdir())) == 40
+    assert 1 <= len(opened) <= 4
 
 
 def test_put_says_what_it_stored(

@@ -71,6 +71,15 @@ def test_unknown_flag_suggests_the_nearest() -> None:
         cleaned("--wait=yes")
 
 
+def test_a_setting_with_hyphens_is_told_from_a_flag() -> None:
+    with pytest.raises(UsageError, match=r"--train\.num-epochs is no flag; settings") as caught:
+        cleaned("--train.num_epochs=5")
+    assert caught.value.hint == "train.num_epochs=5"
+    with pytest.raises(UsageError, match="is no flag") as caught:
+        cleaned("--train.num_epochs", "5")
+    assert caught.value.hint == "train.num_epochs=<value>"
+
+
 def test_flag_values_do_not_need_the_command() -> None:
     args = ["--output=json", "-o", "yaml", "-oid", "--encryption_key", "s3cret", "--", "-o", "table"]
     assert flag_values(args, "-o", "--output") == ["json", "yaml", "id"]

@@ -1,7 +1,10 @@
 """Every way a command line can end: exit code, text on stderr, JSON where asked for, nothing leaked."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +92,47 @@ def test_a_bug_is_one_line_and_a_file_without_secrets(
     assert "--name" in text
     assert KEY not in text
     assert "aws-secret-value-123" not in text
+
+
+@pytest.mark.parametrize(
+    ("streams", "code"),
+    [(">&-", 0), (">&- 2>&- <&-", 0), ("2>&-", 0), ("2>/dev/full", 0), ("> /dev/full", 5)],
+)
+@pytest.mark.parametrize(
+    "words", ["tao mask2former get-job-schema --action train", "skillbank networks -o json", "tao --help"]
+)
+def test_streams_that_are_closed_or_full(words: str, streams: str, code: int) -> None:
+    program, _, rest = words.partition(" ")
+    module = f"import sys; from skillbank_runners.cli.{program} import main; sys.exit(main())"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"exec \"$0\" -c '{module}' {rest} {streams}", sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == code
+    if code:
+        assert ended.stderr.startswith("error: standard output: it cannot be written (No space left")
+        assert "hint: free some space" in ended.stderr
+    else:
+        assert ended.stderr == ""
+
+
+def test_an_error_that_nobody_can_read_keeps_its_exit_code() -> None:
+    module = "import sys; from skillbank_runners.cli.tao import main; sys.exit(main())"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"exec \"$0\" -c '{module}' mask2former get-job zz 2>/dev/full", sys.executable],
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 4
+
+
+def test_words_are_utf8_whatever_the_locale(cli: Callable) -> None:
+    seen = cli("tao", "mask2former", "get-job", os.fsdecode(b"\xff\xfe"))
+    assert seen.code == 2
+    assert "is not UTF-8 text" in seen.err
+    assert "Traceback" not in seen.err
 
 
 def test_the_log_file_goes_elsewhere_when_the_home_cannot_be_written(

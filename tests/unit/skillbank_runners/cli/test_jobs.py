@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,6 +142,10 @@ def test_logs_of_a_job_that_wrote_nothing(store: JobStore, cli: Callable) -> Non
     seen = cli("skillbank", "jobs", "logs", pending.id)
     assert (seen.code, seen.out) == (0, "")
     assert f"{pending.id} is pending and has written nothing yet" in seen.err
+    shutil.rmtree(pending.folder)
+    seen = cli("skillbank", "jobs", "logs", pending.id)
+    assert (seen.code, seen.out) == (4, "")
+    assert f"its folder {pending.folder} is gone" in seen.err
 
 
 def test_logs_come_out_whole_or_by_the_last_lines(store: JobStore, cli: Callable) -> None:

@@ -59,6 +59,13 @@ def test_every_form_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert (captured.out, captured.err) == ("", "nothing to list\n")
 
 
+def test_cells_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    emit([{"id": "a", "message": "one\x1b[2Jtwo\r\x9b"}], "table")
+    out = capsys.readouterr().out
+    assert "one\\x1b[2Jtwo\\r\\x9b" in out
+    assert "\x1b" not in out
+
+
 @pytest.mark.parametrize("form", ["JSON", "xml", "train.lr=1"])
 def test_unknown_forms_are_refused(form: str) -> None:
     with pytest.raises(UsageError, match="use json, yaml, table, id") as caught:
