@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from skillbank.explain import explain_spec
     from skillbank.jobs.record import Datasets, Job
     from skillbank.jobs.store import JobStore
-    from skillbank.plan import JobOptions, Plan, plan_job
+    from skillbank.options import JobOptions
+    from skillbank.plan import Plan, plan_job
     from skillbank.resolve.checkpoints import choose_checkpoint
     from skillbank.resolve.datasets import build_spec_overrides, check_data, resolve_data_sources
     from skillbank.specs.load import build_spec, default_spec, read_spec
@@ -46,7 +47,7 @@ _HOMES = {
     "Datasets": "skillbank.jobs.record",
     "Decision": "skillbank.automl.policy",
     "Job": "skillbank.jobs.record",
-    "JobOptions": "skillbank.plan",
+    "JobOptions": "skillbank.options",
     "JobStore": "skillbank.jobs.store",
     "Plan": "skillbank.plan",
     "build_spec": "skillbank.specs.load",

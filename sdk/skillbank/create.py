@@ -12,7 +12,8 @@ from skillbank.errors import JobError, LaunchError, SkillBankError
 from skillbank.jobs.files import write_json, write_text
 from skillbank.jobs.record import Job, JobFolder, timestamp
 from skillbank.jobs.states import State
-from skillbank.plan import NEW, JobOptions, Plan, find_base_experiment, plan_job, worker_command
+from skillbank.options import JobOptions
+from skillbank.plan import NEW, Plan, find_base_experiment, plan_job, worker_command
 from skillbank.resolve.layers import Resolution, resolve
 from skillbank.resolve.lineage import failed_parent, is_ready
 from skillbank.runtime import require_runtime
@@ -23,13 +24,13 @@ from skillbank.storage.uri import is_remote
 if TYPE_CHECKING:
     from skillbank.jobs.store import JobStore
 
-__all__ = ["JobOptions", "Plan", "create_job", "finalize", "plan_job"]
+__all__ = ["create_job", "finalize"]
 
 log = logging.getLogger(__name__)
 
 
 def create_job(network: str, action: str, *, dry_run: bool = False, **options: Unpack[JobOptions]) -> Job:
-    """Check, record and start a job; `skillbank.plan.JobOptions` lists all options.
+    """Check, record and start a job; `skillbank.options.JobOptions` lists all options.
 
     Values come from, weakest first: defaults, base experiment, spec file, datasets and parent job, overrides.
     A parent may still run: the job then waits for it, and takes its checkpoint when it is done. A train

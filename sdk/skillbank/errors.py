@@ -234,7 +234,8 @@ def collect(problems: Sequence[SkillBankError], what: str) -> SkillBankError:
     """One error out of many, so that all problems are reported at once.
 
     A single problem is returned as it is. Several of one class keep that class; a mixture takes the class of
-    the stage (SpecError, DataError, ...) they share.
+    the stage (SpecError, DataError, ...) they share, else SpecError where one is among them, since a spec is
+    mended first, else the stage of the first.
 
     Args:
         problems: at least one error.
@@ -246,9 +247,17 @@ def collect(problems: Sequence[SkillBankError], what: str) -> SkillBankError:
     for problem in problems[1:]:
         while not issubclass(type(problem), shared):
             shared = next(base for base in shared.__mro__[1:] if issubclass(base, SkillBankError))
+    if shared is SkillBankError:
+        stages = [_stage(problem) for problem in problems]
+        shared = SpecError if SpecError in stages else stages[0]
     lines = [f"{what} has {len(problems)} problems:"]
     for problem in problems:
         lines.append(f"  - {problem.message}")
         if problem.hint:
             lines.append(f"    hint: {problem.hint}")
     return shared("\n".join(lines), problems=problems)
+
+
+def _stage(problem: SkillBankError) -> type[SkillBankError]:
+    lineage = type(problem).__mro__
+    return next((cls for cls in lineage if SkillBankError in cls.__bases__), SkillBankError)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from skillbank.automl.policy import Decision, decide
 from skillbank.automl.settings import read_settings
 from skillbank.encryption_key import EncryptionKey, read_key
-from skillbank.errors import InvalidValueError, NotFoundError, SpecError, UsageError
+from skillbank.errors import InvalidValueError, NotFoundError, SpecError
 from skillbank.jobs.record import Datasets, Job, Request
 from skillbank.jobs.redact import without_secrets
 from skillbank.launch.base import Bundle, Launcher
 from skillbank.nested import nest, value_at
-from skillbank.resolve.checkpoints import parse_method
+from skillbank.options import JobOptions, check_options
 from skillbank.resolve.datasets import check_data
 from skillbank.resolve.devices import Devices, check_fit, device_keys, reconcile
 from skillbank.resolve.layers import Resolution, resolve
@@ -34,73 +34,10 @@ from skillbank.storage.uri import is_remote, parse
 if TYPE_CHECKING:
     from skillbank.jobs.store import JobStore
 
-__all__ = ["JobOptions", "Plan", "find_base_experiment", "plan_job", "run_in_process", "worker_command"]
+__all__ = ["Plan", "find_base_experiment", "plan_job", "run_in_process", "worker_command"]
 
-KINDS = ("experiment", "dataset")
-_IDS = (
-    "parent_job_id",
-    "base_experiment_id",
-    "workspace_id",
-    "experiment_id",
-    "idempotency_key",
-    "encryption_key",
-    "checkpoint",
-    "name",
-    "launcher",
-    "automl_policy",
-    "trial_of",
-)
 # Stands for the id of a job that is not recorded yet.
 NEW = "JOB"
-
-
-class JobOptions(TypedDict, total=False):
-    """Everything that may be said of a new job; all of it is optional.
-
-    specs: nested spec as a map, ``@file``, a path, or JSON or YAML text.
-    overrides: ``key=value`` items, or a map of dotted keys; stronger than everything else.
-    datasets: roots of the datasets; without any the spec is the source.
-    parent_job_id: job whose results are used; it may still run.
-    base_experiment_id: starting point of the network's list.
-    checkpoint: which of the parent's checkpoints: ``best`` (default), ``latest`` or ``epoch:N``.
-    automl_policy: ``auto``, ``on`` or ``off``; None lets `request_text` decide, else auto.
-    automl_settings: settings of a search, by name.
-    request_text: the user's words, searched for phrases such as "no HPO".
-    name, kind, description, tags: for people; kind is ``experiment`` or ``dataset``.
-    workspace_id, experiment_id: names that group jobs; remembered on first use.
-    encryption_key: text or ``@file``, default the variable SKILLBANK_ENCRYPTION_KEY; in no record.
-    idempotency_key: the same key and request again give the first job.
-    launcher: name or object.
-    env: variables of the job; those with a secret's name are handed on but not stored.
-    keep_results_dir: results go where the spec says instead of to a folder of the job.
-    trial_of: id of the search whose trial the job is.
-    store: default the store in `skillbank.bank.home()`.
-    check_data: look every data file up before anything starts.
-    """
-
-    specs: str | Path | Mapping[str, Any] | None
-    overrides: Sequence[str] | Mapping[str, Any]
-    datasets: Datasets | None
-    parent_job_id: str | None
-    base_experiment_id: str | None
-    checkpoint: str
-    automl_policy: str | None
-    automl_settings: Mapping[str, Any] | None
-    request_text: str | None
-    name: str | None
-    kind: str
-    description: str
-    tags: Sequence[str]
-    workspace_id: str | None
-    experiment_id: str | None
-    encryption_key: str | None
-    idempotency_key: str | None
-    launcher: str | Launcher
-    env: Mapping[str, str] | None
-    keep_results_dir: bool
-    trial_of: str | None
-    store: JobStore | None
-    check_data: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +87,7 @@ def plan_job(network: str, action: str, **options: Unpack[JobOptions]) -> Plan:
     """
     found = find_network(network)
     spec_class(network, action)
-    _refuse_empty(options)
+    check_options(options)
     store = options.get("store") or _default_store()
     asked = _read(network, action, options, Path.cwd())
     key = read_key(options.get("encryption_key"), asked.key)
@@ -263,46 +200,6 @@ def _default_store() -> JobStore:
     from skillbank.jobs.store import JobStore
 
     return JobStore()
-
-
-def _refuse_empty(options: JobOptions) -> None:
-    """An empty text where an id or a name belongs is an unset variable of a script."""
-    datasets = options.get("datasets") or Datasets()
-    for name in (*_IDS, "dataset_format"):
-        value = datasets.format if name == "dataset_format" else options.get(name)
-        if isinstance(value, str) and not value.strip():
-            raise UsageError(
-                f"{name}: an empty text is no value; is a variable in the command unset?",
-                hint=f"leave --{name.replace('_', '-')} out, or give it a value",
-                key=name,
-                value="",
-            )
-    kind = options.get("kind", "experiment")
-    if kind not in KINDS:
-        raise UsageError(
-            f"kind: {kind!r} is not allowed; use {' or '.join(KINDS)}",
-            hint="--kind experiment",
-            key="kind",
-            value=kind,
-            allowed=KINDS,
-        )
-    parse_method(options.get("checkpoint") or "best")
-    _check_env(options.get("env") or {})
-
-
-def _check_env(env: Mapping[str, str]) -> None:
-    """Refuse what no process can have in its environment."""
-    for name, value in env.items():
-        texts = isinstance(name, str) and isinstance(value, str)
-        if not texts or not name or "=" in name or "\0" in name + value:
-            what = (
-                "the name is empty or holds = or a NUL"
-                if texts and "\0" not in value
-                else "no text without NUL"
-            )
-            raise UsageError(
-                f"env: {name!r} cannot be set: {what}", hint="--env NAME=VALUE", key="env", value=str(name)
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from skillbank.generate.meta import meta_files
 from skillbank.generate.playbooks import Bank, marked_files, render
 from skillbank.generate.schemas import HEADER, action_schema, dumped
 from skillbank.generate.templates import spec_template
+from skillbank.resolve.functions import check_spec_params
 from skillbank.skill_info import SkillInfo, load_skill_info
 from skillbank.specs import networks
 from skillbank.specs.base import Network
@@ -72,14 +73,20 @@ def outputs(root: Path, *, extra: Mapping[Path, bytes] | None = None) -> dict[Pa
 
 
 def networks_of(root: Path) -> dict[str, tuple[Network, SkillInfo]]:
-    """Networks whose skill folder is in this bank, with the machine facts found there."""
+    """Networks whose skill folder is in this bank, with the machine facts found there.
+
+    Raises:
+        DataError: machine facts that name functions or keys that there are not.
+    """
     found = {}
     for network in networks():
         folder = root / "skills" / network.skill
         if network.skill_path is not None and network.skill_path.resolve() != folder.resolve():
             continue
         if folder.is_dir():
-            found[network.name] = (network, load_skill_info(replace(network, skill_path=folder)))
+            here = replace(network, skill_path=folder)
+            check_spec_params(here)
+            found[network.name] = (network, load_skill_info(here))
     return found
 
 

@@ -231,8 +231,7 @@ def spec_params(subject: Subject) -> str:
         for key, named in subject.info.spec_params.get(action, {}).items():
             if isinstance(named, str):
                 name, _, keys = named.partition(",")
-                found = FUNCTIONS.get(name.strip())
-                meaning = found.meaning if found else ""
+                meaning = FUNCTIONS[name].meaning
                 rows.append((action, _code(key), _code(named), f"{meaning}: {keys}" if keys else meaning))
             else:
                 value = f"{named.link}, kept as {_code(named.destination_path)}"

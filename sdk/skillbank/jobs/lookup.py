@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from skillbank.errors import NotFoundError, UsageError
+from skillbank.errors import JobError, NotFoundError, UsageError
 from skillbank.jobs import rows
 from skillbank.jobs.processes import ProcessId
 from skillbank.jobs.record import Job
 from skillbank.jobs.states import State
 
-__all__ = ["creator", "one", "request", "select", "unsettled", "waiting_for"]
+__all__ = ["creator", "one", "refuse_waited_for", "request", "select", "unsettled"]
 
 _OPEN = ", ".join(f"'{state.value}'" for state in State if not state.is_final)
 
@@ -41,10 +41,21 @@ def unsettled(connection: sqlite3.Connection, folders: Path, load_request: Calla
     return select(connection, folders, load_request, f"state IN ({_OPEN})")
 
 
-def waiting_for(connection: sqlite3.Connection, job_id: str) -> list[str]:
-    """Ids of jobs that have this one as their parent and are not final."""
+def refuse_waited_for(connection: sqlite3.Connection, job_id: str) -> None:
+    """Refuse a job that others wait for.
+
+    Raises:
+        JobError: names jobs that have this one as their parent and are not final.
+    """
     query = f"SELECT id FROM jobs WHERE parent_id = ? AND state IN ({_OPEN}) ORDER BY seq"  # noqa: S608
-    return [row[0] for row in connection.execute(query, (job_id,))]
+    waiting = [row[0] for row in connection.execute(query, (job_id,))]
+    if waiting:
+        raise JobError(
+            f"job {job_id}: {len(waiting)} job(s) still wait for it: {', '.join(waiting[:5])}",
+            hint="cancel them first",
+            key="job_id",
+            value=job_id,
+        )
 
 
 def one(connection: sqlite3.Connection, folders: Path, job_id: str) -> Job:

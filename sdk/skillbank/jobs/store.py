@@ -300,14 +300,7 @@ class JobStore:
             )
         self._settle_all()
         with self._database.write() as connection:
-            waiting = lookup.waiting_for(connection, job_id)
-            if waiting:
-                raise JobError(
-                    f"job {job_id}: {len(waiting)} job(s) still wait for it: {', '.join(waiting[:5])}",
-                    hint="cancel them first",
-                    key="job_id",
-                    value=job_id,
-                )
+            lookup.refuse_waited_for(connection, job_id)
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         shutil.rmtree(job.folder, ignore_errors=True)
 

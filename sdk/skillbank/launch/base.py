@@ -14,12 +14,12 @@ __all__ = ["Bundle", "Launcher", "Report"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A job ready to be started: everything a backend needs, nothing secret.
+    """A job ready to be started: everything a backend needs.
 
     Attributes:
         folder: the job's folder, see `skillbank.jobs.record.JobFolder`.
         argv: command of the worker; no shell is involved.
-        env: variables to set on top of those of the caller.
+        env: variables to set on top of those of the caller; may hold secrets, so it is never shown or stored.
         gpus: GPUs per node, `gpu_ids` those asked for; empty = none asked for.
         nodes: number of nodes.
     """
@@ -27,7 +27,7 @@ class Bundle:
     job_id: str
     folder: Path
     argv: tuple[str, ...]
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
     gpus: int = 1
     gpu_ids: tuple[int, ...] = ()
     nodes: int = 1

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from skillbank.errors import LaunchError
+from skillbank.errors import LaunchError, StorageError
 from skillbank.jobs.files import write_json
 from skillbank.jobs.processes import this_process
 from skillbank.jobs.reconcile import read_exit
@@ -66,7 +66,12 @@ class DebugLauncher:
             _environment(env),
         ):
             code = self._call(folder.root)
-        record_exit(folder.root, code)
+        try:
+            record_exit(folder.root, code)
+        except OSError as error:
+            raise StorageError(
+                f"{folder.exit}: the file cannot be written ({error.strerror})", hint=f"df -h {folder.root}"
+            ) from error
         return ref
 
     def status(self, ref: dict[str, Any]) -> Report:

@@ -98,7 +98,7 @@ def read_mounts(path: Path | None = None, *, environ: Mapping[str, str] | None =
     mounts = _pairs(path, content, "Mounts", "source", "destination", problems)
     options = content.get("DockerOptions") or {}
     if not isinstance(options, dict):
-        problems.append(_wrong(path, "DockerOptions", options, '{"shm_size": "16G"}'))
+        problems.append(_wrong(path, "DockerOptions", type(options).__name__, '{"shm_size": "16G"}'))
         options = {}
     if problems:
         raise collect(problems, f"settings file {path}")
@@ -122,7 +122,12 @@ def _load(path: Path) -> dict[str, Any]:
             f"settings file {path}: it cannot be read ({error})", hint=f"ls -l {path}", key=str(path)
         ) from error
     if not isinstance(content, dict):
-        raise _wrong(path, "the file", content, '{"Envs": [{"variable": "OMP_NUM_THREADS", "value": "1"}]}')
+        raise _wrong(
+            path,
+            "the file",
+            type(content).__name__,
+            '{"Envs": [{"variable": "OMP_NUM_THREADS", "value": "1"}]}',
+        )
     return content
 
 
@@ -135,27 +140,31 @@ def _pairs(
     problems: list[InvalidValueError],
 ) -> dict[str, str]:
     """A list of ``{key: ..., value: ...}`` entries as a map."""
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     entries = content.get(block) or []
     form = f'[{{"{key}": "...", "{value}": "..."}}]'
     if not isinstance(entries, list):
-        problems.append(_wrong(path, block, entries, form))
-        return found
+        problems.append(_wrong(path, block, type(entries).__name__, form))
+        return pairs
     for index, entry in enumerate(entries):
         pair = (entry.get(key), entry.get(value)) if isinstance(entry, dict) else (None, None)
         # A number is what people write for the number of threads.
         text = str(pair[1]) if isinstance(pair[1], int | float) and not isinstance(pair[1], bool) else pair[1]
         if isinstance(pair[0], str) and pair[0] and isinstance(text, str) and "=" not in pair[0]:
-            found[pair[0]] = text
+            pairs[pair[0]] = text
         else:
-            shown = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
-            problems.append(_wrong(path, f"{block}[{index}]", shown, form[1:-1]))
-    return found
+            found = (
+                f"a map of {', '.join(sorted(entry))}" if isinstance(entry, dict) else type(entry).__name__
+            )
+            problems.append(_wrong(path, f"{block}[{index}]", found, form[1:-1]))
+    return pairs
 
 
-def _wrong(path: Path, where: str, value: Any, form: str) -> InvalidValueError:
-    shown = value if isinstance(value, list) else type(value).__name__
-    return InvalidValueError(f"settings file {path}: {where}: found {shown}; write {form}", key=where)
+def _wrong(path: Path, where: str, found: str, form: str) -> InvalidValueError:
+    # Types and names only: values may be secrets.
+    return InvalidValueError(
+        f"settings file {path}: {where}: found {found}; write {form}", hint=f"edit {path}", key=where
+    )
 
 
 def _slip(path: Path, name: str) -> str:

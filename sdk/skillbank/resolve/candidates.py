@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skillbank.errors import NotFoundError
-from skillbank.jobs.record import Job
+from skillbank.jobs.record import Job, timestamp
 from skillbank.storage.uri import is_remote
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _files(results: str) -> Iterator[_Found]:
             except OSError:  # a dangling link, or removed while we look
                 continue
             if path.is_file() and state.st_size:
-                modified = datetime.fromtimestamp(state.st_mtime, UTC).isoformat()
+                modified = timestamp(datetime.fromtimestamp(state.st_mtime, UTC))
                 yield _Found(
                     path=str(path), target=str(target), parts=path.relative_to(root).parts, modified=modified,
                     is_link=path.is_symlink(),

@@ -233,18 +233,16 @@ def check_spec_params(network: Network) -> None:
     for action, params in info.spec_params.items():
         if action not in network.actions:
             problems.append(
-                _fault(network, action, "", f"{network.name} has no such action", network.actions)
+                _fault(network, action, "", f"{network.name} has no such action", action, network.actions)
             )
             continue
         keys = {key for key, _, section in walk(network.actions[action]) if section is None}
         for key, named in params.items():
             if key not in keys:
-                problems.append(_fault(network, action, key, "the spec has no such key", keys))
+                problems.append(_fault(network, action, key, "the spec has no such key", key, keys))
             if isinstance(named, Link):
                 if key not in info.actions[action].inputs:
-                    problems.append(
-                        _fault(network, action, key, "a download must be an input of the action", ())
-                    )
+                    problems.append(_fault(network, action, key, "a download must be an input of the action"))
             else:
                 problems += _check_call(network, action, key, named, keys)
     if problems:
@@ -254,17 +252,21 @@ def check_spec_params(network: Network) -> None:
 def _check_call(network: Network, action: str, key: str, call: str, keys: set[str]) -> list[SkillBankError]:
     name, *args = call.split(",")
     if name not in FUNCTIONS:
-        return [_fault(network, action, key, f"there is no function {name!r}", FUNCTIONS)]
+        return [_fault(network, action, key, f"there is no function {name!r}", name, FUNCTIONS)]
     if bool(args) != FUNCTIONS[name].takes_keys:
-        return [_fault(network, action, key, f"{name} {'takes' if not args else 'takes no'} keys", ())]
+        return [_fault(network, action, key, f"{name} {'takes' if not args else 'takes no'} keys")]
     return [
-        _fault(network, action, key, f"the spec has no key {arg!r}", keys) for arg in args if arg not in keys
+        _fault(network, action, key, f"the spec has no key {arg!r}", arg, keys)
+        for arg in args
+        if arg not in keys
     ]
 
 
-def _fault(network: Network, action: str, key: str, what: str, known: Iterable[str]) -> DataError:
+def _fault(
+    network: Network, action: str, key: str, what: str, given: str = "", known: Iterable[str] = ()
+) -> DataError:
     place = f"{network.skill}: spec_params.{action}{f'.{key}' if key else ''}"
-    near = get_close_matches(key or action, list(known), n=1)
+    near = get_close_matches(given, list(known), n=1)
     return DataError(
         f"{place}: {what}",
         hint=f"did you mean {near[0]}?" if near else f"edit references/skill_info.yaml of {network.skill}",
@@ -276,7 +278,7 @@ def _run(scope: Scope, key: str, call: str) -> Filled | None:
     name, *args = call.split(",")
     function = FUNCTIONS.get(name)
     if function is None:
-        raise _fault(scope.network, scope.action, key, f"there is no function {name!r}", FUNCTIONS)
+        raise _fault(scope.network, scope.action, key, f"there is no function {name!r}", name, FUNCTIONS)
     return function.run(scope, key, args)
 
 

@@ -325,7 +325,4 @@ def _build(stack: _Stack, missing: list[MissingValueError]) -> ResolvedSpec:
     else:
         if not problems:
             return resolved
-    error = collect(problems, f"{request.network} {request.action}")
-    if type(error) is SkillBankError:
-        error = SpecError(error.message, problems=error.problems)
-    raise error
+    raise collect(problems, f"{request.network} {request.action}")

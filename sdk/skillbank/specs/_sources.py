@@ -13,7 +13,7 @@ from typing import Any
 
 from skillbank.errors import NotFoundError, SkillBankError, SpecError, UsageError, collect
 from skillbank.specs._keys import key_table
-from skillbank.specs._values import from_override, shown
+from skillbank.specs._values import from_override, is_secret, shown
 from skillbank.specs._yaml import MAX_CHARACTERS, parse_text
 
 __all__ = ["parse_overrides", "read_spec"]
@@ -165,7 +165,9 @@ def parse_overrides(
 
 
 def _bad_override(item: str, key: str, has_equals: bool) -> UsageError:
-    what = f"override {item.partition('=')[0] + '=...' if has_equals else item!r}"
+    name = re.split(r"[=:\s]", item, maxsplit=1)[0]
+    hides = has_equals or is_secret(name)
+    what = f"override {item.partition('=')[0] if has_equals else name}=..." if hides else f"override {item!r}"
     if key.startswith(("+", "~")):
         bare = key.lstrip("+~")
         why = "every key of a spec is there already; none is added or removed"
@@ -173,4 +175,4 @@ def _bad_override(item: str, key: str, has_equals: bool) -> UsageError:
     if "[" in key:
         bare = key.partition("[")[0]
         return UsageError(f"{what}: lists are set as a whole", hint=f"{bare}=[...]", key=bare)
-    return UsageError(f"{what} is no key=value", hint="train.num_epochs=5", key=key)
+    return UsageError(f"{what} is no key=value", hint="train.num_epochs=5", key=name)

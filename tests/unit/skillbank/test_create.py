@@ -114,6 +114,18 @@ def test_the_encryption_key_is_nowhere_but_in_its_file(
     assert SECRET not in f"{job} {launcher.bundles} {caplog.text}"
 
 
+def test_secret_variables_reach_the_worker_and_no_text(bench: Bench) -> None:
+    launcher = Recorder()
+
+    create(bench, launcher=launcher, env={"HF_TOKEN": SECRET, "NGC_KEY": SECRET, "MODE": "x"})
+
+    assert launcher.bundles[0].env == {"HF_TOKEN": SECRET, "NGC_KEY": SECRET, "MODE": "x"}
+    assert SECRET not in f"{launcher.bundles}"
+    files = [path for path in bench.store.home.rglob("*") if path.is_file()]
+    assert len(files) >= 4
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
 def test_the_spec_is_checked_before_the_runtime(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SKILLBANK_NETWORKS")
 

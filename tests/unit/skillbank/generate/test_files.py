@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from skillbank.errors import NotFoundError, StaleFilesError, StorageError, UsageError
+from skillbank.errors import DataError, NotFoundError, StaleFilesError, StorageError, UsageError
 from skillbank.generate import check, outputs, write
 
 SCHEMAS = Path("skills/tao-train-plain/schemas")
@@ -161,3 +161,13 @@ def test_a_failed_write_leaves_the_old_file(bank: Path, monkeypatch: pytest.Monk
         write(bank)
     assert path.read_text() == "old"
     assert not list(bank.rglob(".*.part"))
+
+
+def test_an_unknown_function_of_a_skill_stops_the_generator(bank: Path) -> None:
+    facts = bank / "skills/tao-train-plain/references/skill_info.yaml"
+    facts.write_text(
+        facts.read_text().replace("train.checkpoint: parent_model", "train.checkpoint: parent_modle")
+    )
+    with pytest.raises(DataError, match=r"train\.checkpoint: there is no function 'parent_modle'") as caught:
+        outputs(bank)
+    assert caught.value.hint == "did you mean parent_model?"

@@ -97,3 +97,14 @@ def test_the_file_is_chosen_by_a_variable(tmp_path: Path, monkeypatch: pytest.Mo
     assert mounts_file({"SKILLBANK_MOUNTS_FILE": str(tmp_path / "x.json")}) == tmp_path / "x.json"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert mounts_file({}) == tmp_path / ".tao_mounts.json"
+
+
+@pytest.mark.parametrize("block", ["the file", "DockerOptions", "Envs"])
+def test_values_of_a_wrong_form_are_not_told(tmp_path: Path, block: str) -> None:
+    """They may be secrets."""
+    path = tmp_path / "mounts.json"
+    secret = [{"variable": "AWS_SECRET_ACCESS_KEY", "value": "hunter22"}, ["hunter22"]]
+    path.write_text(json.dumps(secret if block == "the file" else {block: secret}))
+    with pytest.raises(InvalidValueError, match="found list") as caught:
+        read_mounts(path)
+    assert "hunter22" not in f"{caught.value.to_dict()}"

@@ -61,6 +61,13 @@ def test_wrong_overrides(item: str, hint: str) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_a_key_with_a_wrong_sign_is_not_told() -> None:
+    for item in ("encryption_key:hunter22", "encryption_key hunter22", "train.encryption_key[0]=hunter22"):
+        with pytest.raises(SkillBankError, match=r"encryption_key.*=\.\.\.") as caught:
+            parse_overrides([item])
+        assert "hunter22" not in f"{caught.value.to_dict()}"
+
+
 def test_all_wrong_overrides_at_once() -> None:
     with pytest.raises(SkillBankError) as caught:
         parse_overrides(["++a=1", "b", "c=[1"])

@@ -85,7 +85,7 @@ def test_names_of_archives() -> None:
 
 
 def test_the_content_tells_the_format(tmp_path: Path) -> None:
-    """A plain tar that somebody called .tar.gz, and a zip in a zip."""
+    """A plain tar that somebody called .tar.gz."""
     archive = make(tmp_path / "a.tar", FILES)
     archive.rename(tmp_path / "a.tar.gz")
     assert content(unpack(tmp_path / "a.tar.gz", tmp_path / "into")) == FILES
@@ -254,13 +254,10 @@ def test_limits_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("end", [".zip", *MODES])
 def test_truncated_archives(tmp_path: Path, end: str) -> None:
     whole = make(tmp_path / f"whole{end}", {f"{i}.bin": os.urandom(3000) for i in range(5)}).read_bytes()
-    tested = 0
     for share in (0.01, 0.3, 0.6, 0.8):
         path = tmp_path / f"cut{end}"
         path.write_bytes(whole[: int(len(whole) * share)])
         refused(path, tmp_path / "into", "damaged or cut off|holds no file")
-        tested += 1
-    assert tested == 4
 
 
 def test_a_tar_cut_between_two_members(tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ def test_list_filters(store: JobStore, cli: Callable) -> None:
     assert cli("skillbank", "jobs", "list", "--state", "finished").code == 2
 
 
+@pytest.mark.parametrize("flag", ["--network", "--action", "--parent-job-id"])
+def test_a_filter_that_names_nothing_is_an_error(flag: str, store: JobStore, cli: Callable) -> None:
+    job(store)
+    seen = cli("skillbank", "jobs", "list", flag, "trian")
+    assert (seen.code, seen.out) == (4, "")
+    assert "'trian'" in seen.err
+    assert cli("skillbank", "jobs", "list", "--network", "oneformer", "--action", "export").json() == []
+
+
 def test_show_has_history_artifacts_and_progress(store: JobStore, cli: Callable, tmp_path: Path) -> None:
     made = job(store, State.RUNNING)
     weights = tmp_path / "model_epoch_001.pth"
