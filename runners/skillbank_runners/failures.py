@@ -10,7 +10,7 @@ from typing import Any
 
 from skillbank.errors import OutOfMemoryError, RuntimeMissingError, SkillBankError, StorageError
 
-__all__ = ["UnexpectedError", "explain", "memory_hint"]
+__all__ = ["UnexpectedError", "explain", "memory_hint", "refusal"]
 
 _MEMORY_TEXTS = (
     "out of memory",
@@ -27,8 +27,8 @@ _FIRST = 400
 # What a file system refuses and a user can mend: the way out, `{place}` being the folder in question.
 _PLACES = {
     errno.ENOSPC: "free some space: df -h {place}",
-    errno.EDQUOT: "free some of your quota, or set results_dir elsewhere",
-    errno.EROFS: "set results_dir to a place you may write to",
+    errno.EDQUOT: "free some of your quota, or use another disk",
+    errno.EROFS: "use a place you may write to",
     errno.EACCES: "check the rights: ls -ld {place}",
     errno.EPERM: "check the rights: ls -ld {place}",
     errno.ENOENT: "see what is there: ls {place}",
@@ -37,7 +37,7 @@ _PLACES = {
     errno.EISDIR: "a folder stands where a file belongs: ls -ld {place}",
     errno.ENAMETOOLONG: "use a shorter path",
     errno.EMFILE: "allow more open files: ulimit -n 4096",
-    errno.EIO: "the disk or network file system fails: set results_dir elsewhere",
+    errno.EIO: "the disk or network file system fails: use another one",
 }
 
 
@@ -88,23 +88,28 @@ def explain(
             hint="pip install -c constraints.txt 'skillbank[runtime]'",
             key=name,
         )
-    if isinstance(error, OSError) and error.errno in _PLACES:
-        return _place_error(error, action)
-    return UnexpectedError(
+    refused = refusal(error, action) if isinstance(error, OSError) else None
+    return refused or UnexpectedError(
         f"{action}: {type(error).__name__}: {text}",
         hint="the log has the traceback; please report it with the spec",
     )
 
 
-def _place_error(error: OSError, action: str) -> StorageError:
-    """A refusal of the file system, with the path where the system names one."""
+def refusal(error: OSError, what: str) -> StorageError | None:
+    """What the file system refused, with the path where it names one; None for other errors of the system.
+
+    Args:
+        what: what was being done, such as the action.
+    """
+    if error.errno not in _PLACES:
+        return None
     path = error.filename2 or error.filename
     named = isinstance(path, str | bytes | os.PathLike)
     where = f"{os.fsdecode(path)}: " if named else ""
     place = Path(os.fsdecode(path)).parent if named else Path()
     return StorageError(
-        f"{action}: {where}{(error.strerror or str(error)).lower()}",
-        hint=_PLACES[error.errno or 0].format(place=place),
+        f"{what}: {where}{(error.strerror or str(error)).lower()}",
+        hint=_PLACES[error.errno].format(place=place),
         key=os.fsdecode(path) if named else None,
     )
 

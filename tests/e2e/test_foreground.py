@@ -72,7 +72,7 @@ def until(condition: Callable[[], bool], patience_s: float = 60.0) -> None:
 def test_a_foreground_job_ends_with_its_command(number: signal.Signals, place: Place) -> None:
     """Ctrl-C, and being told to end, cancel the job; while it runs no process shows the key."""
     gate, hold = place.root / "gate", place.root / "gate.hold"
-    hold.touch()
+    hold.write_text("1")
     process = place.start(
         "tao", "toy", "train", "-e", "spec.yaml", f"train.gate={gate}", "--encryption-key", KEY, "-o", "json"
     )

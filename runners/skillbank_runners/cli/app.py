@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from skillbank.errors import UsageError
 from skillbank_runners.cli.argv import Flags, asks_for_help, tidy
@@ -35,8 +36,8 @@ def run(program: str, table: Callable[[], Leaf | Table], argv: Sequence[str] | N
         words.remove("--debug")
         os.environ["SKILLBANK_DEBUG"] = "1"
     speak_utf8()
-    _log_to_stderr()
-    return guarded(lambda: _dispatch(program, table(), _readable(program, words)), words, program)
+    with _talking():
+        return guarded(lambda: _dispatch(program, table(), _readable(program, words)), words, program)
 
 
 def _readable(program: str, words: Sequence[str]) -> list[str]:
@@ -57,26 +58,25 @@ def _readable(program: str, words: Sequence[str]) -> list[str]:
     return out
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is at that moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
-
-
-def _log_to_stderr() -> None:
-    """Warnings of the library reach the user in the form of other talk."""
+@contextmanager
+def _talking() -> Iterator[None]:
+    """Let warnings of the library reach the user in the form of other talk, during the body."""
     debug = bool(os.environ.get("SKILLBANK_DEBUG"))
-    for name in ("skillbank", "skillbank_runners"):
-        logger = logging.getLogger(name)
-        if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
-            logger.addHandler(_StderrHandler())
-        for handler in logger.handlers:
-            handler.setFormatter(
-                logging.Formatter("%(levelname)s %(name)s: %(message)s" if debug else "note: %(message)s")
-            )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter("%(levelname)s %(name)s: %(message)s" if debug else "note: %(message)s")
+    )
+    loggers = [logging.getLogger(name) for name in ("skillbank", "skillbank_runners")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
         logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def _dispatch(program: str, table: Leaf | Table, words: list[str]) -> int:

@@ -64,19 +64,22 @@ def guarded(body: Callable[[], int], argv: Sequence[str], program: str) -> int:
     except OSError as err:
         if debug:
             traceback.print_exc()
-        where = f"{err.filename}: " if err.filename else ""
-        reason = err.strerror or str(err)
-        return report(BackendError(f"{where}{reason}", hint=_hint_for(err)), as_json=as_json)
+        return report(_refused(err, program), as_json=as_json)
     except Exception as err:  # noqa: BLE001 - the edge of the process: becomes one line and a log file
         if debug:
             traceback.print_exc()
         return report(_bug(err, argv, program), as_json=as_json)
 
 
-def _hint_for(err: OSError) -> str:
-    if isinstance(err, PermissionError):
-        return "set SKILLBANK_HOME, or the path in question, to a place you may write to"
-    return "repeat with --debug to see where it happened"
+def _refused(err: OSError, program: str) -> SkillBankError:
+    """What the system refused, with a way out where one is known."""
+    from skillbank_runners.failures import refusal
+
+    where = f"{err.filename}: " if err.filename else ""
+    general = BackendError(
+        f"{program}: {where}{err.strerror or err}", hint="repeat with --debug to see where it happened"
+    )
+    return refusal(err, program) or general
 
 
 def _without_secrets(text: str, argv: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from skillbank.errors import InvalidValueError
 from skillbank.jobs.record import Request
 
 __all__ = ["digest", "is_secret_name", "scrub", "secret_values", "without_secrets"]
@@ -36,13 +37,16 @@ def without_secrets(request: Request) -> tuple[Request, str | None]:
     """The request as it may be stored, and the encryption key that was in it.
 
     `encryption_key` leaves the spec and the overrides; variables with a secret's name leave the environment.
+
+    Raises:
+        InvalidValueError: an encryption key that is no text.
     """
     found: list[str] = []
     specs = _without_key(request.specs, found)
     overrides = {}
     for key, value in request.overrides.items():
         if key.rpartition(".")[2] == _KEY_LEAF:
-            found.append(str(value or ""))
+            found.append(_key_text(value))
         else:
             overrides[key] = _without_key(value, found) if isinstance(value, Mapping) else value
     env = {name: value for name, value in request.env.items() if not is_secret_name(name)}
@@ -54,10 +58,27 @@ def _without_key(values: Mapping[str, Any], found: list[str]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in values.items():
         if key == _KEY_LEAF:
-            found.append(str(value or ""))
+            found.append(_key_text(value))
         else:
             kept[key] = _without_key(value, found) if isinstance(value, Mapping) else value
     return kept
+
+
+def _key_text(value: Any) -> str:
+    if isinstance(value, Mapping | list | tuple | bool):
+        kind = (
+            "a truth value"
+            if isinstance(value, bool)
+            else "a map"
+            if isinstance(value, Mapping)
+            else "a list"
+        )
+        raise InvalidValueError(
+            f"{_KEY_LEAF}: {kind} is not allowed; use a text",
+            hint="write the key in quotes, or use --encryption-key @FILE",
+            key=_KEY_LEAF,
+        )
+    return "" if value is None else str(value)
 
 
 def digest(secret: str) -> str:

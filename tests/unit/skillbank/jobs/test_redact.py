@@ -1,5 +1,6 @@
 import pytest
 
+from skillbank.errors import InvalidValueError
 from skillbank.jobs.record import Request
 from skillbank.jobs.redact import digest, is_secret_name, scrub, secret_values, without_secrets
 
@@ -41,6 +42,17 @@ def test_the_key_leaves_spec_and_overrides_and_the_override_wins() -> None:
 
 def test_a_request_without_key_has_none() -> None:
     assert without_secrets(Request(network="n", action="a", specs={"encryption_key": None}))[1] is None
+
+
+@pytest.mark.parametrize("key", [["hidden-9917"], {"a": "hidden-9917"}, True])
+def test_a_key_that_is_no_text_is_refused_and_not_shown(key: object) -> None:
+    for request in (
+        Request(network="toy", action="train", specs={"encryption_key": key}),
+        Request(network="toy", action="train", overrides={"encryption_key": key}),
+    ):
+        with pytest.raises(InvalidValueError, match=r"encryption_key: a .* is not allowed") as caught:
+            without_secrets(request)
+        assert "hidden-9917" not in str(caught.value.to_dict())
 
 
 def test_known_values_are_blanked_out_of_texts_and_maps() -> None:

@@ -55,6 +55,15 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
     assert "Traceback" not in captured.err
 
 
+def test_what_the_system_refuses_has_place_and_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending(FileExistsError(17, "File exists", "/a/file")) == 5
+    assert capsys.readouterr().err == (
+        "error: tao: /a/file: file exists\nhint: a file stands where a folder belongs: ls -ld /a\n"
+    )
+    assert ending(OSError(98, "Address already in use")) == 5
+    assert capsys.readouterr().err.startswith("error: tao: Address already in use\nhint: repeat with --debug")
+
+
 def test_the_message_and_the_hint_are_lines_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     ending(UsageError("a: 'b' is wrong; use c", hint="tao c"))
     assert capsys.readouterr().err == "error: a: 'b' is wrong; use c\nhint: tao c\n"
