@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 
 from skillbank.errors import MissingValueError
+from skillbank.jobs.files import write_json
 from skillbank.skill_info import ActionInfo
 from skillbank.specs.base import Network
 from skillbank_models.protocol import Implementation, KpiWriter, LeavesArtifacts
@@ -92,9 +91,7 @@ class Running:
             # strict JSON has no NaN
             values = {name: value if math.isfinite(value) else None for name, value in kpi.items()}
             content = {"network": self.network, "action": self.action, **more, "metrics": values}
-            temporary = path.with_name(f".{name}.{os.getpid()}.part")
-            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
+            write_json(path, content, mode=0o644)
             self.register(path, "metrics", metrics=kpi)
             self.status.metrics(kpi, message=f"{self.action} results")
             log.info("%s results:\n%s", self.action, table(kpi))

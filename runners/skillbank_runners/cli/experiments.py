@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from skillbank.errors import NotFoundError
+from skillbank.nested import value_at
 from skillbank_runners.cli.options import Action, BaseExperimentId, NetworkWord, Output
 from skillbank_runners.cli.output import emit
 from skillbank_runners.cli.table import Scope
@@ -146,12 +147,10 @@ def _document(output: str | None) -> str:
 
 
 def _details(schema: dict[str, Any], key: str, network: str) -> dict[str, Any]:
-    node: Any = schema
-    for part in key.split("."):
-        node = node.get("properties", {}).get(part)
-        if node is None:
-            raise NotFoundError(
-                f"{key}: {network} has no such key", hint=f"skillbank spec keys {network} train", key=key
-            )
+    node = value_at(schema, "properties." + key.replace(".", ".properties."))
+    if node is None:
+        raise NotFoundError(
+            f"{key}: {network} has no such key", hint=f"skillbank spec keys {network} train", key=key
+        )
     wanted = ("type", "default", "minimum", "maximum", "exclusiveMinimum", "enum", "math_cond", "description")
     return {name: node[name] for name in wanted if name in node}

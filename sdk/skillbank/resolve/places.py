@@ -13,7 +13,7 @@ from skillbank.jobs.record import Datasets
 from skillbank.resolve.sources import FLAGS, given_roots
 from skillbank.resolve.values import is_set
 from skillbank.skill_info import SkillInfo
-from skillbank.storage.uri import parse, show
+from skillbank.storage.uri import is_remote, parse, show
 
 __all__ = ["absolute", "absolute_datasets", "absolute_places"]
 
@@ -68,7 +68,7 @@ def absolute_places(flat: Mapping[str, Any], info: SkillInfo, action: str, folde
         folder: what relative paths refer to.
 
     Raises:
-        InvalidValueError: addresses that hold a login; all are named.
+        InvalidValueError: addresses that hold a login or a signature; all are named.
     """
     places = {"results_dir", f"{action}.results_dir", *info.data_sources.get(action, {})}
     places |= info.spec_params.get(action, {}).keys()
@@ -88,13 +88,28 @@ def absolute_places(flat: Mapping[str, Any], info: SkillInfo, action: str, folde
 
 
 def _logins(key: str, value: Any) -> list[InvalidValueError]:
-    """An error for every address that holds a login, which would be stored with the job."""
+    """An error for every address that holds a login or a signature, which would be stored with the job."""
     if isinstance(value, list):
         return [problem for item in value for problem in _logins(key, item)]
-    if not isinstance(value, str) or not _LOGIN.match(value):
+    if not isinstance(value, str):
         return []
-    hint = "put the login into ~/.netrc, where web addresses look for it"
-    return [InvalidValueError(f"{key}: {show(value)} holds a login, which no record may", hint=hint, key=key)]
+    if _LOGIN.match(value):
+        what, hint = "a login", "put the login into ~/.netrc, where web addresses look for it"
+    elif is_remote(value) and _is_signed(value):
+        what, hint = (
+            "a signature",
+            f"skillbank data fetch LINK, then name the local path it prints",
+        )
+    else:
+        return []
+    return [InvalidValueError(f"{key}: {show(value)} holds {what}, which no record may", hint=hint, key=key)]
+
+
+def _is_signed(place: str) -> bool:
+    try:
+        return parse(place).is_signed
+    except InvalidValueError:
+        return False
 
 
 def _each(value: Any, folder: Path) -> Any:

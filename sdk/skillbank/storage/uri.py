@@ -79,6 +79,11 @@ class Uri:
         return f"{self.scheme}://{login}{self.host}{self.path}{query}"
 
     @property
+    def is_signed(self) -> bool:
+        """Whether the query holds a signature or a token, which gives access to whoever reads it."""
+        return any(_SIGNING.fullmatch(name) for name, _ in parse_qsl(self.query, keep_blank_values=True))
+
+    @property
     def identity(self) -> str:
         """The address without login and signature: equal for two signed links to one object."""
         if not self.query:

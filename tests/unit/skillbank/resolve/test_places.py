@@ -120,3 +120,14 @@ def test_an_address_with_a_login_is_refused_without_telling_it() -> None:
         assert caught.value.key == key
         assert "netrc" in caught.value.hint
         assert "passw0rd" not in f"{caught.value.to_dict()}"
+
+
+def test_a_signed_link_is_refused_without_telling_it() -> None:
+    info = load_skill_info(network("mask2former"))
+    link = "https://host/weights.pth?X-Amz-Credential=AKIA&X-Amz-Signature=5ecre7"
+    with pytest.raises(InvalidValueError, match=r"https://host/weights\.pth.* holds a signature") as caught:
+        absolute_places({"train.pretrained_model_path": link}, info, "train", HERE)
+    assert "skillbank data fetch" in caught.value.hint
+    assert "5ecre7" not in f"{caught.value.to_dict()}"
+    plain = {"train.pretrained_model_path": "https://host/weights.pth?version=3"}
+    assert absolute_places(plain, info, "train", HERE) == plain
