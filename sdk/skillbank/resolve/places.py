@@ -98,7 +98,7 @@ def _logins(key: str, value: Any) -> list[InvalidValueError]:
     elif is_remote(value) and _is_signed(value):
         what, hint = (
             "a signature",
-            f"skillbank data fetch LINK, then name the local path it prints",
+            "skillbank data fetch LINK, then name the local path it prints",
         )
     else:
         return []
