@@ -22,10 +22,25 @@ POLICIES = ("auto", "on", "off")
 # `automl_policy: off` without quotes reaches us as a YAML boolean.
 _YAML_BOOL = {True: "on", False: "off"}
 
-_SEARCH = r"hyper[- ]?param(?:eter)?s?[- ](?:search(?:es)?|optimi[sz]ation|tuning|sweeps?)"
+_KIND = r"(?:hyper[- ]?param(?:eter)?s?|param(?:eter)?|grid|random|bayesian|learning[- ]rate)"
+_SEARCH = (
+    rf"(?:{_KIND}[- ])?(?:search(?:es)?(?!\s+(?:space|results?|for|in|the)\b)|optimi[sz]ation|sweep(?:s|ing)?"
+    r"|(?<!fine[- ])tuning)"
+)
 _THING = rf"(?:auto[- ]?ml|hpo|{_SEARCH})"
 _OF = r"(?:(?:the|any|all|this|that|an?|its|your|our)\s+)?"
 _SWITCHED_OFF = r"(?:turned\s+off|switched\s+off|off|disabled|skipped)"
+_STOP = r"$|[.,;:!?()]"
+# What may follow "do not tune"; "do not tune the backbone" is about a key, not about the search.
+_AT_ALL = (
+    rf"(?=\s*(?:{_STOP}|(?:and|but|or|just|only|please|with|on|at\s+all|anything|it|this|the\s+(?:model|network)"
+    r"|(?:for\s+)?(?:the\s+|any\s+|its\s+)?hyper[- ]?param\w*)\b))"
+)
+# "train it once the data is there" tells when, not how often.
+_ONCE = (
+    rf"(?:just\s+|only\s+)?once(?=\s*(?:{_STOP}|(?:and|but|with|without|on|for|from|using|only|at|to|then|please|no)"
+    r"\b))"
+)
 _OFF = re.compile(
     rf"""
     \b(?:
@@ -34,10 +49,14 @@ _OFF = re.compile(
       | (?:disabl(?:e|es|ing)|skip(?:ping)?|bypass(?:ing)?|avoid(?:ing)?|deactivat(?:e|ing))\s+{_OF}{_THING}
       | (?:do\s+not|don't|dont|never|not)\s+(?:(?:want|need|use|run|do|start|launch|to)\s+){{1,3}}
           {_OF}{_THING}(?!\s+(?:to\s+be\s+)?{_SWITCHED_OFF})
-      | (?:without|no)\s+{_OF}{_THING}
+      | (?:do\s+not|don't|dont|never)\s+(?:tune|search|sweep){_AT_ALL}
+      | (?:without|no(?:\s+need\s+for)?)\s+{_OF}(?:{_THING}|trials)
       | {_THING}\s*[:=]?\s*(?:(?:is|be|should\s+be|must\s+be|to\s+be|set\s+to|kept|stays?)\s+)?{_SWITCHED_OFF}
       | (?:automl[_-]policy)\s*[:=]?\s*off
-      | plain\s+train(?:ing)?
+      | plain\s+(?:train(?:ing)?|run)
+      | (?<!every\s)(?<!each\s)single\s+(?:plain\s+)?(?:train(?:ing)?(?:\s+run)?|run)
+      | (?:just|only)\s+(?:one|a)\s+(?:train(?:ing)?(?:\s+run)?|run)
+      | train(?:ing)?\s+(?:[\w.-]+\s+){{0,3}}?{_ONCE}
     )\b
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -49,7 +68,7 @@ _FILLER = (
     r"|must|a|an|the|do|use|using|run|running|start|launch|train|go|for|by|as|reason|necessary|required|allowed)"
 )
 _NEGATION = re.compile(
-    rf"""(?:\b(?:not|cannot|never|no|without|rather\s+than|instead\s+of|\w+n't|dont|doesnt|shouldnt|mustnt|wont
+    rf"""(?:\b(?:not|cannot|never|no|without|rather\s+than|instead\s+of|more\s+than|\w+n't|dont|doesnt|shouldnt|mustnt|wont
          |avoid|refuse\s+to|stop)\b)(?:\s+{_FILLER})*\s*$""",
     re.IGNORECASE | re.VERBOSE,
 )
