@@ -147,6 +147,8 @@ def _local(value: Any, key: str, rule: Input, storage: Storage, problems: list[S
     try:
         if is_plain:
             path = parse(value).local
+            if path.exists():
+                require_ordinary(path)
             if path.exists() or rule.optional:
                 return str(path)
         elif rule.optional and not storage.exists(value):

@@ -26,6 +26,8 @@ __all__ = ["HttpStore"]
 
 _CHUNK = 1 << 20
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
+# A server that says nothing at all is asked once more, and each time waited for half as long as is allowed.
+_SILENT_TRIES = 2
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
@@ -38,7 +40,7 @@ class HttpStore:
     Args:
         workers: threads that will use this store at the same time.
         retry: how often a request is tried.
-        timeout_s: longest silence of the server.
+        timeout_s: longest silence of the server, the second try included.
     """
 
     parallel = False
@@ -47,7 +49,8 @@ class HttpStore:
     def __init__(self, *, workers: int, retry: Retry, timeout_s: float) -> None:
         self._workers = workers
         self._retry = retry
-        self._timeout_s = (min(timeout_s, 10.0), timeout_s)
+        patience_s = timeout_s / _SILENT_TRIES
+        self._timeout_s = (min(patience_s, 10.0), patience_s)
         self._lock = threading.Lock()
         self._session: Session | None = None
 
@@ -79,11 +82,13 @@ class HttpStore:
         own = {"Accept-Encoding": "identity", **headers}
         problem: Exception
         try:
-            return self._connect().request(
+            answer = self._connect().request(
                 method, uri.full, headers=own, stream=True, timeout=self._timeout_s, allow_redirects=True
             )
+            _check_length(answer, uri)
+            return answer
         except RequestException as err:
-            problem = _broken(err, uri)
+            problem = _broken(err, uri, self._timeout_s)
         except (OSError, ValueError) as err:
             problem = StorageError(
                 f"{uri}: the request could not be made ({type(err).__name__})", key=str(uri)
@@ -140,7 +145,7 @@ class HttpStore:
             if not answer.ok:
                 _refuse(uri, answer)
             at = start if answer.status_code == 206 else 0
-            yield Body(at, _chunks(answer, uri), _digests(answer))
+            yield Body(at, _chunks(answer, uri, self._timeout_s), _digests(answer))
 
     def put(self, path: Path, uri: Uri) -> None:
         """Always refused.
@@ -194,9 +199,32 @@ def _refuse(uri: Uri, answer: Response) -> NoReturn:
     raise Interrupted(error, after_s=float(after) if after.isdigit() else 0.0)
 
 
-def _broken(err: Exception, uri: Uri) -> Exception:
-    """The error for a request or body that failed below HTTP; its text is not used."""
+def _check_length(answer: Response, uri: Uri) -> None:
+    """Refuse an answer whose length is no number: nobody can tell whether it is whole."""
+    stated = answer.headers.get("Content-Length")
+    if stated is None or not answer.ok:
+        return
+    if not all(part.strip().isascii() and part.strip().isdigit() for part in stated.split(",")):
+        answer.close()
+        raise _malformed(uri, f"its Content-Length is {stated[:40]!r}; allowed: a number of bytes")
+
+
+def _malformed(uri: Uri, what: str) -> StorageError:
+    return StorageError(
+        f"{uri}: the server's answer is malformed: {what}",
+        hint="tell whoever runs this server, or take the file from another place",
+        key=str(uri),
+    )
+
+
+def _broken(err: Exception, uri: Uri, timeout_s: tuple[float, float]) -> Exception:
+    """The error for a request or body that failed below HTTP; its text is not used.
+
+    Args:
+        timeout_s: how long was waited for a connection, and for an answer.
+    """
     import requests
+    from urllib3.exceptions import ReadTimeoutError
 
     at = f"{uri}: {uri.host}"
     if isinstance(err, requests.exceptions.SSLError):
@@ -205,8 +233,20 @@ def _broken(err: Exception, uri: Uri) -> Exception:
             hint="set REQUESTS_CA_BUNDLE for an own one",
             key=str(uri),
         )
-    if isinstance(err, requests.Timeout):
-        return Interrupted(StorageError(f"{at} did not answer in time", hint="try again later", key=str(uri)))
+    if isinstance(err, requests.Timeout | ReadTimeoutError):
+        waited_s = timeout_s[0 if isinstance(err, requests.ConnectTimeout) else 1]
+        silent = StorageError(
+            f"{at} did not answer within {waited_s:g} s", hint="try again later", key=str(uri)
+        )
+        return Interrupted(silent, attempts=_SILENT_TRIES)
+    if isinstance(err, requests.exceptions.InvalidSchema):
+        return StorageError(
+            f"{uri}: the server redirects to an address that is not of the web; allowed: http://, https://",
+            hint="give the address of the file itself",
+            key=str(uri),
+        )
+    if isinstance(err, requests.exceptions.InvalidHeader):
+        return _malformed(uri, "a header of it cannot be read")
     if isinstance(err, requests.TooManyRedirects | requests.exceptions.InvalidURL):
         return StorageError(f"{uri}: the address leads nowhere ({type(err).__name__})", key=str(uri))
     what = "cannot be reached" if isinstance(err, requests.ConnectionError) else "broke the connection"
@@ -217,7 +257,7 @@ def _broken(err: Exception, uri: Uri) -> Exception:
     )
 
 
-def _chunks(answer: Response, uri: Uri) -> Iterator[bytes]:
+def _chunks(answer: Response, uri: Uri, timeout_s: tuple[float, float]) -> Iterator[bytes]:
     from urllib3.exceptions import HTTPError
 
     problem: Exception
@@ -225,7 +265,7 @@ def _chunks(answer: Response, uri: Uri) -> Iterator[bytes]:
         yield from answer.raw.stream(_CHUNK, decode_content=False)
         return
     except (HTTPError, OSError) as err:
-        problem = _broken(err, uri)
+        problem = _broken(err, uri, timeout_s)
     raise problem
 
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from skillbank.errors import NotFoundError
+from skillbank.errors import NotFoundError, StorageError
 from skillbank.storage.disk import disk_error, replacing, temporary_name
 from skillbank.storage.entry import Entry
 from skillbank.storage.pointers import pointer_content
 from skillbank.storage.uri import Uri
 
-__all__ = ["LocalStore", "missing_local"]
+__all__ = ["LocalStore", "missing_local", "require_ordinary"]
 
 
 def missing_local(path: Path) -> NotFoundError:
@@ -30,6 +30,23 @@ def missing_local(path: Path) -> NotFoundError:
     near = difflib.get_close_matches(path.name, names, n=1)
     hint = f"did you mean {path.with_name(near[0])}?" if near else f"see what is there: ls {parent}"
     return NotFoundError(f"{path}: no such file or folder", hint=hint, key=str(path), value=str(path))
+
+
+def require_ordinary(path: Path) -> None:
+    """Refuse what is neither a regular file nor a folder: reading a device or a pipe may never end.
+
+    Raises:
+        NotFoundError: there is nothing of that name.
+        StorageError: it is a device, a pipe or a socket.
+    """
+    if not path.exists():
+        raise missing_local(path)
+    if not (path.is_file() or path.is_dir()):
+        raise StorageError(
+            f"{path}: is a device, a pipe or a socket; allowed: a regular file or a folder",
+            hint=f"copy what it gives to a file and name that: ls -l {path}",
+            key=str(path),
+        )
 
 
 class LocalStore:
@@ -59,8 +76,7 @@ class LocalStore:
         Raises:
             NotFoundError: the folder is not there.
         """
-        if not uri.local.exists():
-            raise missing_local(uri.local)
+        require_ordinary(uri.local)
         if uri.local.is_file():
             return [entry for entry in [self.stat(uri)] if entry]
         base = uri.path.rstrip("/") or "/"

@@ -17,7 +17,7 @@ from typing import IO, Any, Literal, cast
 
 from skillbank.errors import DataError
 
-__all__ = ["ENDINGS", "Member", "damaged", "is_archive", "open_members"]
+__all__ = ["ENDINGS", "Member", "damaged", "is_archive", "open_members", "unreadable"]
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
@@ -73,6 +73,17 @@ def damaged(path: Path, reason: str) -> DataError:
     )
 
 
+def unreadable(path: Path) -> DataError:
+    """The error for a file that no format of archives fits."""
+    if path.stat().st_size == 0:
+        return DataError(f"{path}: the file is empty", hint="make or download it again", key=str(path))
+    return DataError(
+        f"{path}: is no readable archive: truncated or another format; allowed: {', '.join(ENDINGS)}",
+        hint=f"see what it is: file {path}; make or download it again",
+        key=str(path),
+    )
+
+
 @contextmanager
 def open_members(path: Path) -> Iterator[Iterator[Member]]:
     """The members of an archive, whose format is told by its content.
@@ -90,7 +101,9 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
                     stack.enter_context(tarfile.open(fileobj=cast("Any", _Bounded(stream, path)))), path
                 )
         except _DAMAGE as err:
-            raise damaged(path, str(err) or type(err).__name__) from err
+            text = str(err) or type(err).__name__
+            # The library answers what it cannot open with one line for each of its formats.
+            raise (unreadable(path) if "\n" in text else damaged(path, text)) from err
         except OSError as err:
             if err.errno is not None:
                 raise

@@ -23,12 +23,14 @@ class Interrupted(Exception):  # noqa: N818 - a state on the way, never seen by 
     Args:
         error: what the user is told when no try is left.
         after_s: pause the server asks for.
+        attempts: tries in a row that this is worth, where that is less than usual.
     """
 
-    def __init__(self, error: StorageError, *, after_s: float = 0.0) -> None:
+    def __init__(self, error: StorageError, *, after_s: float = 0.0, attempts: int | None = None) -> None:
         super().__init__(error.message)
         self.error = error
         self.after_s = after_s
+        self.attempts = attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,13 @@ class Retry:
             broken: what happened.
             stop: ends the waiting early.
         """
-        if failed >= self.attempts:
+        attempts = min(self.attempts, broken.attempts or self.attempts)
+        if failed >= attempts:
             raise broken.error
         # Random pauses keep many workers from coming back at the same moment.
         wait_s = random.uniform(0, min(self.cap_s, self.base_s * 2 ** (failed - 1)))  # noqa: S311
         wait_s = max(wait_s, min(broken.after_s, self.cap_s))
-        log.info("%s; try %d of %d in %.1f s", broken, failed + 1, self.attempts, wait_s)
+        log.warning("%s; try %d of %d in %.1f s", broken, failed + 1, attempts, wait_s)
         (stop or threading.Event()).wait(wait_s)
 
     def call(self, operation: Callable[[], T]) -> T:

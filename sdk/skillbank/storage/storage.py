@@ -18,7 +18,7 @@ from skillbank.storage.download import Downloader, Job
 from skillbank.storage.entry import Entry, Progress, Remote, Store, relative_names
 from skillbank.storage.http import HttpStore
 from skillbank.storage.ignore import Ignore
-from skillbank.storage.local import LocalStore, missing_local
+from skillbank.storage.local import LocalStore, require_ordinary
 from skillbank.storage.outgoing import Item, collect_items, send_all
 from skillbank.storage.pointers import read_pointer
 from skillbank.storage.retry import Retry
@@ -41,7 +41,7 @@ class Storage:
         cache_dir: where copies of remote files are kept; default ``cache`` in the home of the bank.
         workers: files, or parts of large files, under way at the same time.
         retry: how often a transfer that stands still is tried.
-        timeout_s: longest silence of a server.
+        timeout_s: longest silence of a server; of a web server, all tries together.
         part_bytes: length of the ranges that large objects are read in.
         limits: how much an archive may unpack to; default `Limits.from_env`.
     """
@@ -144,8 +144,7 @@ class Storage:
 
     def _fetch(self, place: Uri, progress: Progress | None) -> Path:
         if not place.is_remote:
-            if not place.local.exists():
-                raise missing_local(place.local)
+            require_ordinary(place.local)
             return place.local
         store = self._remote(place)
         entry = store.stat(place)
@@ -182,8 +181,7 @@ class Storage:
         """
         place = parse(uri)
         if not place.is_remote:
-            if not place.local.exists():
-                raise missing_local(place.local)
+            require_ordinary(place.local)
             if not place.local.is_dir():
                 raise _not_a_folder(place)
             return place.local
@@ -250,8 +248,7 @@ class Storage:
         place = parse(uri)
         if place.path.endswith("/") or (not place.is_remote and place.local.is_dir()):
             place = parse(join(uri, path.name))
-        if not path.exists():
-            raise missing_local(path)
+        require_ordinary(path)
         if path.is_dir():
             raise StorageError(f"{path}: is a folder", hint="use put_tree, or name a file", key=str(path))
         self._store(place).put(path, place)

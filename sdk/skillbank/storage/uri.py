@@ -173,14 +173,23 @@ def _parse_web(text: str, scheme: str) -> Uri:
     try:
         parts = urlsplit(text)
         host = parts.hostname
-        port = parts.port
     except ValueError:
-        host, port = None, None
+        host = None
         parts = urlsplit("")
     if not host:
         raise InvalidValueError(
             f"{show(text)}: the address names no host; the form is {scheme}://host/path",
             hint="is a variable in the command unset?",
+            value=show(text),
+        )
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise InvalidValueError(
+            f"{show(text)}: the port is not 1..65535; the form is {scheme}://host:port/path",
+            hint=f"correct the port, or drop it: {scheme}://{host}{parts.path}",
             value=show(text),
         )
     shown_host = f"[{host}]" if ":" in host else host
