@@ -105,7 +105,7 @@ class LossGuard(pl.Callback):
             for name, number in trainer.callback_metrics.items()
             if not bool(torch.isfinite(number).all())
         ]
-        where = f"epoch {epoch}, step {step}, batch {index}"
+        where = f"epoch {epoch + 1}, step {step}, batch {index}"
         of = f" (samples {', '.join(names)})" if names else ""
         parts = f"; not finite: {', '.join(sorted(bad))}" if bad else ""
         raise JobFailedError(

@@ -19,6 +19,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from skillbank.errors import InvalidValueError, NotFoundError, StorageError
+from skillbank_runners.failures import writer_refusal
 
 __all__ = [
     "RESUME_KEY",
@@ -71,7 +72,8 @@ class SafeCheckpointIO(CheckpointIO):
                 os.fsync(file.fileno())
             temporary.replace(final)
         except (OSError, RuntimeError) as err:
-            reason = err.strerror if isinstance(err, OSError) else str(err).splitlines()[0]
+            said = err.strerror if isinstance(err, OSError) else str(err).splitlines()[0]
+            reason = writer_refusal(err, final.parent) or said
             raise StorageError(
                 f"{final}: the checkpoint cannot be written ({reason})",
                 hint=f"df -h {final.parent}; the earlier checkpoints are untouched",

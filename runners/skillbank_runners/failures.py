@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from skillbank.errors import OutOfMemoryError, RuntimeMissingError, SkillBankError, StorageError
+from skillbank.storage.disk import free_bytes, human
 
-__all__ = ["UnexpectedError", "explain", "memory_hint", "refusal"]
+__all__ = ["UnexpectedError", "explain", "memory_hint", "refusal", "writer_refusal"]
 
 _MEMORY_TEXTS = (
     "out of memory",
@@ -88,6 +89,8 @@ def explain(
             hint="pip install -c constraints.txt 'skillbank[runtime]'",
             key=name,
         )
+    if reason := writer_refusal(error, folder := Path(str(spec.get("results_dir") or "."))):
+        return StorageError(f"{action}: {reason}", hint=f"df -h {folder}", key=str(folder))
     refused = refusal(error, action) if isinstance(error, OSError) else None
     return refused or UnexpectedError(
         f"{action}: {type(error).__name__}: {text}",
@@ -112,6 +115,18 @@ def refusal(error: OSError, what: str) -> StorageError | None:
         hint=_PLACES[error.errno].format(place=place),
         key=os.fsdecode(path) if named else None,
     )
+
+
+def writer_refusal(error: BaseException, folder: Path) -> str | None:
+    """What it means when torch's writer of files fails; None for every other error.
+
+    The writer hides what the system said: on a full disk it only finds itself at an unexpected place.
+    """
+    text = str(error).lower()
+    if not isinstance(error, RuntimeError) or "inline_container" not in text or "reader" in text:
+        return None
+    free = free_bytes(folder)
+    return f"disk full or not writable: {folder} has {free} bytes ({human(free)}) free"
 
 
 def memory_hint(spec: Mapping[str, Any], action: str, more: Sequence[str] = ()) -> str:

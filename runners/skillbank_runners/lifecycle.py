@@ -143,6 +143,8 @@ class _Course:
             self.store.transition(self.job.id, state, message, source="worker", error=record)
         except InvalidTransitionError as err:
             log.warning("%s", err.message)
+        except SkillBankError as err:
+            log.error("the end of job %s as %s cannot be recorded: %s", self.job.id, state, err.message)
         code = 0 if error is None else error.exit_code
         _record_exit(folder.root, code)
         return code
@@ -161,10 +163,16 @@ class _Course:
                 "canceled" if canceled else self.redactor.clean(error.message), error_code=error.code
             )
         except SkillBankError as err:
-            log.error("%s", err.message)
+            # Most often the same cause: what failed the job is told above, and that is enough of errors.
+            log.info("%s", err.message)
 
     def _is_canceled(self, error: SkillBankError) -> bool:
-        return isinstance(error, InterruptedJobError) and self.store.get(self.job.id).state is State.CANCELING
+        if not isinstance(error, InterruptedJobError):
+            return False
+        try:
+            return self.store.get(self.job.id).state is State.CANCELING
+        except SkillBankError:
+            return False  # the store is gone, which is told when the end is recorded
 
     def _status_in(self, folder: Path, *, node: int = 0) -> StatusWriter:
         """The status channel; of several nodes that share the results only the first writes."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from skillbank.errors import MissingFilesError, NotFoundError, SkillBankError, collect
 from skillbank.jobs.record import Job, JobFolder
 from skillbank.skill_info import ActionInfo, Input
+from skillbank.storage.disk import disk_error
+from skillbank.storage.local import require_ordinary
 from skillbank.storage.uri import is_remote, join, parse
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def place_results(spec: dict[str, Any], job: Job, info: ActionInfo) -> Places:
     if isinstance(block, MutableMapping) and "results_dir" in block:
         block["results_dir"] = str(folder)
     places = Places(folder=folder, trees=trees)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     for key, output in info.outputs.items():
         for holder, name in _holders(spec, key.split(".")):
             value = holder[name]
@@ -117,8 +119,15 @@ def place_results(spec: dict[str, Any], job: Job, info: ActionInfo) -> Places:
                 places.files[path] = value
                 holder[name] = str(path)
             path = Path(holder[name])
-            (path.parent if output.type == "file" else path).mkdir(parents=True, exist_ok=True)
+            _make(path.parent if output.type == "file" else path)
     return places
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise disk_error(err, folder) from err
 
 
 def fetch_latest(uri: str, link_name: str, folder: Path, storage: Storage) -> Path | None:

@@ -102,7 +102,7 @@ class Progress(pl.Callback):
         if self._verbose:
             for number, group in enumerate(group for opt in trainer.optimizers for group in opt.param_groups):
                 name = group.get("name", f"group {number}")
-                log.info("epoch %d: learning rate of %s is %g", trainer.current_epoch, name, group["lr"])
+                log.info("epoch %d: learning rate of %s is %g", trainer.current_epoch + 1, name, group["lr"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -117,7 +117,7 @@ class Progress(pl.Callback):
         left = batches - batch_idx - 1 + batches * (_last_epoch(trainer) - trainer.current_epoch)
         self._say(
             trainer,
-            f"epoch {trainer.current_epoch}: {batch_idx + 1} of {batches} batches",
+            f"epoch {trainer.current_epoch + 1}: {batch_idx + 1} of {batches} batches",
             cur_iter=batch_idx + 1,
             eta=_clock_text((now - self._epoch_began) / self._batches * left),
         )
@@ -127,7 +127,7 @@ class Progress(pl.Callback):
         batches = trainer.fit_loop.epoch_loop.batch_progress
         if trainer.state.fn == "fit" and not batches.is_last_batch:
             done = int(batches.current.ready)
-            message = f"epoch {trainer.current_epoch}: validation after {done} batches"
+            message = f"epoch {trainer.current_epoch + 1}: validation after {done} batches"
             self._say(trainer, message, cur_iter=done)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -146,13 +146,13 @@ class Progress(pl.Callback):
         last = _last_epoch(trainer)
         kpi = self._say(
             trainer,
-            f"epoch {epoch} done",
+            f"epoch {epoch + 1} of {last + 1} done",
             epoch=epoch,
             time_per_epoch=_clock_text(took),
             eta=_clock_text(took * (last - epoch)),
         )
         numbers = ", ".join(f"{name} {value:.6g}" for name, value in kpi.items())
-        log.info("epoch %d of %d in %s: %s", epoch, last, _clock_text(took), numbers)
+        log.info("epoch %d of %d in %s: %s", epoch + 1, last + 1, _clock_text(took), numbers)
 
     def _say(self, trainer: pl.Trainer, message: str, **fields: Any) -> dict[str, float]:
         kpi = self._measures.now(trainer)

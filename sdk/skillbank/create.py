@@ -51,10 +51,13 @@ def create_job(network: str, action: str, *, dry_run: bool = False, **options: U
         MissingFilesError: with `check_data`, all data files that are not there.
         NotFoundError: no such network, action, parent or base experiment, or nothing usable in the parent.
         JobFailedError: the parent ended without success.
-        RuntimeMissingError: PyTorch or the network's implementation is not there; nothing was recorded.
+        NotInThisVersionError: the network's implementation is not there; nothing was recorded.
+        RuntimeMissingError: PyTorch or another part is not installed; nothing was recorded.
         LaunchError: the launcher refused; the job is recorded as failed.
     """
     plan = plan_job(network, action, **options)
+    if plan.shortage is not None and not dry_run:
+        raise plan.shortage
     for note in plan.notes:
         log.warning("%s", note)
     if dry_run:

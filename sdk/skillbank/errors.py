@@ -6,7 +6,7 @@
       DataError 3             MissingFilesError, AnnotationError, ShapeError
       StaleFilesError 3
       NotFoundError 4         network, action, job, checkpoint
-      BackendError 5          RuntimeMissingError, LaunchError, StorageError
+      BackendError 5          RuntimeMissingError, NotInThisVersionError, LaunchError, StorageError
       JobError 6              JobFailedError, OutOfMemoryError, InterruptedJobError, InvalidTransitionError
 
 Exit code 1 is left to our own bugs.
@@ -31,6 +31,7 @@ __all__ = [
     "MissingFilesError",
     "MissingValueError",
     "NotFoundError",
+    "NotInThisVersionError",
     "OutOfMemoryError",
     "RuntimeMissingError",
     "ShapeError",
@@ -74,6 +75,8 @@ class SkillBankError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # for tracebacks; str() is the message alone
         self.key = key
         self.has_value = value is not _ABSENT
         self.value = value if self.has_value else None
@@ -185,6 +188,12 @@ class RuntimeMissingError(BackendError):
     """An optional part is not installed or not there for this network; the hint says how to get it."""
 
     code = "backend.runtime-missing"
+
+
+class NotInThisVersionError(RuntimeMissingError):
+    """The network is known, but this version cannot run it; there is nothing to install."""
+
+    code = "backend.not-in-this-version"
 
 
 class LaunchError(BackendError):

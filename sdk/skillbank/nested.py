@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["copied", "nest", "put", "value_at"]
+__all__ = ["alike", "copied", "nest", "put", "value_at"]
 
 
 def value_at(tree: Mapping[str, Any], key: str) -> Any:
@@ -33,6 +33,15 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in flat.items():
         put(tree, key, value)
     return tree
+
+
+def alike(first: Any, second: Any) -> bool:
+    """Whether two values are the same in a spec: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(alike, first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(alike(first[key], second[key]) for key in first)
+    return isinstance(first, bool) == isinstance(second, bool) and bool(first == second)
 
 
 def copied(value: Any) -> Any:

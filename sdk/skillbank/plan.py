@@ -28,7 +28,7 @@ from skillbank.skill_info import load_skill_info
 from skillbank.specs import network as find_network
 from skillbank.specs import spec_class
 from skillbank.specs.base import BaseExperiment, Network
-from skillbank.specs.load import ResolvedSpec, canonical, parse_overrides, read_spec
+from skillbank.specs.load import ResolvedSpec, canonical, chosen, parse_overrides, read_spec
 from skillbank.storage.uri import is_remote, parse
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Plan:
         bundle: what a launcher would get, for a job called ``JOB``.
         results_dir: folder or URI that was asked for; None = a folder of the job.
         encryption_key: goes to the job's folder only.
+        shortage: why the launcher cannot give the devices; a plan may be made for a larger machine.
     """
 
     request: Request
@@ -62,6 +63,7 @@ class Plan:
     base_experiment: BaseExperiment | None = None
     results_dir: str | None = None
     encryption_key: EncryptionKey | None = None
+    shortage: SpecError | None = None
 
     @property
     def spec(self) -> ResolvedSpec:
@@ -83,7 +85,7 @@ def plan_job(network: str, action: str, **options: Unpack[JobOptions]) -> Plan:
     """Work out a job without recording or starting it, see `JobOptions`.
 
     Raises:
-        SkillBankError: as `create_job` does, but neither PyTorch nor an implementation needs to be there.
+        SkillBankError: as `create_job` does, but PyTorch, an implementation and devices need not be there.
     """
     found = find_network(network)
     spec_class(network, action)
@@ -106,7 +108,7 @@ def plan_job(network: str, action: str, **options: Unpack[JobOptions]) -> Plan:
         return resolve(request, store=store, parent=parent, base_experiment=base, results_dir=local)
 
     resolution = settled(request)
-    devices, changed = _devices(request, resolution, launcher)
+    devices, changed, shortage = _devices(request, resolution, launcher)
     if changed:
         request = replace(request, devices=changed)
         resolution = settled(request)
@@ -140,6 +142,7 @@ def plan_job(network: str, action: str, **options: Unpack[JobOptions]) -> Plan:
         base_experiment=base,
         results_dir=results,
         encryption_key=key,
+        shortage=shortage,
     )
 
 
@@ -225,7 +228,7 @@ def _read(network: str, action: str, options: JobOptions, folder: Path) -> _Aske
     overrides = options.get("overrides") or ()
     if not isinstance(overrides, Mapping):
         overrides = parse_overrides(overrides, network=network, action=action)
-    file, notes = _placed(network, action, specs, folder)
+    file, notes = _placed(network, action, specs, folder, keep_defaults=False)
     typed, more_notes = _placed(network, action, overrides, folder)
     env = dict(options.get("env") or {})
     request = Request(
@@ -245,7 +248,7 @@ def _read(network: str, action: str, options: JobOptions, folder: Path) -> _Aske
 
 
 def _placed(
-    network: str, action: str, values: Mapping[str, Any], folder: Path
+    network: str, action: str, values: Mapping[str, Any], folder: Path, *, keep_defaults: bool = True
 ) -> tuple[dict[str, Any], list[str]]:
     """Dotted canonical keys with absolute paths; what cannot be placed is left for the check of the spec."""
     found = find_network(network)
@@ -256,6 +259,8 @@ def _placed(
     # Blocks of other actions may be referred to from this one.
     other = {name: values[name] for name in found.actions if name in values and name not in tree}
     flat = flatten(tree, spec_class(network, action))
+    if not keep_defaults:  # before they become absolute, and look like a choice
+        flat = chosen(network, action, flat)
     return {**absolute_places(flat, load_skill_info(found), action, folder), **other}, notes
 
 
@@ -314,12 +319,10 @@ def _results_dir(request: Request) -> str | None:
     return str(place)
 
 
-def _devices(request: Request, resolution: Resolution, launcher: Launcher) -> tuple[Devices, dict[str, Any]]:
-    """Devices of the job, and spec keys that have to follow.
-
-    Raises:
-        InvalidValueError: more than the launcher has.
-    """
+def _devices(
+    request: Request, resolution: Resolution, launcher: Launcher
+) -> tuple[Devices, dict[str, Any], SpecError | None]:
+    """Devices of the job, spec keys that have to follow, and why the launcher cannot give that many."""
     keys = device_keys(load_skill_info(find_network(request.network)), request.action)
     nested = resolution.spec.nested()
     wished, ids = value_at(nested, keys.gpus), value_at(nested, keys.ids)
@@ -332,10 +335,16 @@ def _devices(request: Request, resolution: Resolution, launcher: Launcher) -> tu
     )
     accelerator = request.env.get("SKILLBANK_ACCELERATOR") or os.environ.get("SKILLBANK_ACCELERATOR", "")
     if accelerator.strip().lower() == "cpu":  # as many CPU processes as GPUs were asked for
-        return Devices(gpus=0, ids=(), nodes=wanted.nodes, notes=wanted.notes), {}
+        return Devices(gpus=0, ids=(), nodes=wanted.nodes, notes=wanted.notes), {}, None
     origin = resolution.spec.origins.get(keys.gpus)
     is_default = origin is not None and origin.kind == "default"
-    fitted = check_fit(wanted, launcher.devices(), keys, is_default=is_default, where=launcher.name)
+    shortage = None
+    try:
+        fitted = check_fit(wanted, launcher.devices(), keys, is_default=is_default, where=launcher.name)
+    except SpecError as err:
+        shortage = err
+        told = [f"{one.message}; a launch here is refused" for one in err.problems or (err,)]
+        fitted = replace(wanted, notes=(*wanted.notes, *told))
     changed: dict[str, Any] = {}
     if (
         fitted.gpus
@@ -343,4 +352,4 @@ def _devices(request: Request, resolution: Resolution, launcher: Launcher) -> tu
         and (fitted.gpus, list(fitted.ids)) != (wished, ids)
     ):
         changed = {keys.gpus: fitted.gpus, keys.ids: list(fitted.ids)}
-    return fitted, changed
+    return fitted, changed, shortage

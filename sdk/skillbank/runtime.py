@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from skillbank.errors import RuntimeMissingError
+from skillbank.errors import NotInThisVersionError, RuntimeMissingError
 from skillbank.specs.base import Network
 
 __all__ = ["has_implementation", "is_installed", "require_runtime"]
@@ -33,20 +33,20 @@ def require_runtime(network: Network, *, route: str = "direct", action: str = ""
         action: ``gen_trt_engine`` needs TensorRT too.
 
     Raises:
+        NotInThisVersionError: the network itself is not there, whatever is installed.
         RuntimeMissingError: names what is missing and how to get it.
     """
+    if not has_implementation(network):
+        raise NotInThisVersionError(
+            f"this version has no implementation of {network.name} yet; there is nothing to install",
+            hint="--dry-run shows the plan; specs, schemas and playbooks are complete",
+            key=network.impl,
+        )
     if not is_installed("torch"):
         raise RuntimeMissingError(
             f"running {network.name} needs PyTorch, which is not installed",
-            hint=f"{_INSTALL.format(extra='runtime')}; --dry-run shows the job without it",
+            hint=f"{_INSTALL.format(extra='runtime')}; --dry-run shows the plan without it",
             key="torch",
-        )
-    if not has_implementation(network):
-        raise RuntimeMissingError(
-            f"this version has no implementation of {network.name} yet; "
-            "specs, schemas and playbooks are complete",
-            hint="--dry-run shows the job",
-            key=network.impl,
         )
     if route == "automl" and not is_installed("optuna"):
         raise RuntimeMissingError(

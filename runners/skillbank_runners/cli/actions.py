@@ -12,7 +12,21 @@ import typer
 
 from skillbank.errors import UsageError
 from skillbank_runners.cli.job_view import job_record
-from skillbank_runners.cli.options import BackendType, DryRun, EncryptionKey, EnvSetting, Explain, Output
+from skillbank_runners.cli.options import (
+    BackendType,
+    BaseExperimentId,
+    CalibrationDataset,
+    DatasetFormat,
+    DryRun,
+    EncryptionKey,
+    EnvSetting,
+    EvalDataset,
+    Explain,
+    InferenceDataset,
+    Output,
+    ParentJobId,
+    TrainDataset,
+)
 from skillbank_runners.cli.output import emit, talk
 from skillbank_runners.cli.submit import Submission, create, explain
 from skillbank_runners.cli.table import Scope
@@ -40,6 +54,13 @@ def run_action(
     ctx: typer.Context,
     settings: Settings = None,
     experiment_spec: SpecFile = None,
+    train: TrainDataset = None,
+    evaluation: EvalDataset = None,
+    inference: InferenceDataset = None,
+    calibration: CalibrationDataset = None,
+    dataset_format: DatasetFormat = None,
+    parent_job_id: ParentJobId = None,
+    base_experiment_id: BaseExperimentId = None,
     encryption_key: EncryptionKey = None,
     env: EnvSetting = None,
     backend_type: BackendType = "local",
@@ -52,7 +73,7 @@ def run_action(
     Results go where the spec's results_dir says; the same command again resumes training from there.
 
     Example:
-    tao model mask2former train -e spec.yaml results_dir=out train.num_epochs=5
+    tao model mask2former train -e spec.yaml --train data --eval data results_dir=out
     """
     scope: Scope = ctx.obj
     where = ctx.info_name or "tao"
@@ -65,13 +86,20 @@ def run_action(
         action=scope.action,
         specs=experiment_spec,
         settings=_only_settings(settings or [], where),
+        train=train or (),
+        eval=evaluation,
+        inference=inference,
+        calibration=calibration,
+        dataset_format=dataset_format,
+        parent_job_id=parent_job_id,
+        base_experiment_id=base_experiment_id,
         encryption_key=encryption_key,
         env=env or (),
         backend=backend_type,
         keep_results_dir=True,
     )
     if dry_run or explained:
-        explain(asked, dry_run=dry_run, output=output)
+        explain(asked, dry_run=dry_run, explained=explained, output=output)
     if not dry_run:
         run_in_foreground(asked, output)
 

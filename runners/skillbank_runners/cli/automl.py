@@ -16,6 +16,7 @@ from skillbank_runners.cli.options import (
     DatasetFormat,
     DryRun,
     EvalDataset,
+    Explain,
     InferenceDataset,
     JobName,
     NetworkWord,
@@ -27,13 +28,16 @@ from skillbank_runners.cli.options import (
     Wait,
 )
 from skillbank_runners.cli.output import emit
+from skillbank_runners.cli.plan_view import axis_record
 from skillbank_runners.cli.submit import Submission, submit
 
 __all__ = ["metrics", "run", "show", "space"]
 
 Keys = Annotated[
     list[str] | None,
-    typer.Option("--param", metavar="KEY", help="Search this key; repeat. Replaces the default list."),
+    typer.Option(
+        "--param", metavar="KEY", help="Search this key instead of the default ones; repeat."
+    ),
 ]
 Ranges = Annotated[
     list[str] | None, typer.Option("--range", metavar="KEY=LOW..HIGH", help="Own bounds of a key; repeat.")
@@ -81,6 +85,7 @@ def run(
     backend_type: BackendType = "local",
     check_data: CheckData = False,
     dry_run: DryRun = False,
+    explain: Explain = False,
     wait: Wait = False,
     output: Output = None,
 ) -> None:
@@ -121,7 +126,7 @@ def run(
         ),
         check_data=check_data,
     )
-    submit(asked, dry_run=dry_run, explained=False, wait=wait, output=output)
+    submit(asked, dry_run=dry_run, explained=explain, wait=wait, output=output)
 
 
 def show(
@@ -191,7 +196,7 @@ def space(
     skillbank automl space mask2former --range train.optim.lr=1e-5..1e-3
     """
     from skillbank.automl.settings import read_settings
-    from skillbank.automl.space import Choices, search_space
+    from skillbank.automl.space import search_space
     from skillbank.specs.load import Layer, build_spec, parse_overrides, read_spec
 
     given = read_spec(specs) if specs else {}
@@ -201,18 +206,7 @@ def space(
     own = read_settings(
         {"keys": list(keys or ()), "ranges": {**_bounds(ranges or ()), **_options(choices or ())}}
     )
-    rows = [
-        {"key": axis.key, "first": axis.default, "choices": list(axis.domain.values)}
-        if isinstance(axis.domain, Choices)
-        else {
-            "key": axis.key,
-            "first": axis.default,
-            "low": axis.domain.low,
-            "high": axis.domain.high,
-            "scale": "log" if axis.domain.log else "linear",
-        }
-        for axis in search_space(network, nested, keys=own.keys, overrides=own.ranges)
-    ]
+    rows = [axis_record(axis) for axis in search_space(network, nested, keys=own.keys, overrides=own.ranges)]
     emit(rows, output, name="key", columns=("key", "first", "low", "high", "scale", "choices"))
 
 

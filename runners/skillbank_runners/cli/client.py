@@ -9,10 +9,13 @@ import typer
 from skillbank.errors import UsageError
 from skillbank_runners.cli import jobs
 from skillbank_runners.cli.experiments import schema_of
+from skillbank_runners.cli.job_view import JOB_COLUMNS, job_record
 from skillbank_runners.cli.options import (
     Action,
     BaseExperimentId,
+    CalibrationDataset,
     DatasetFormat,
+    DryRun,
     EncryptionKey,
     EvalDataset,
     InferenceDataset,
@@ -23,7 +26,7 @@ from skillbank_runners.cli.options import (
     TrainDataset,
 )
 from skillbank_runners.cli.output import emit, to_json, write
-from skillbank_runners.cli.submit import Submission, create
+from skillbank_runners.cli.submit import Submission, create, explain
 from skillbank_runners.cli.table import Scope
 
 __all__ = [
@@ -91,10 +94,13 @@ def experiment_run_action(
     train: TrainDataset = None,
     evaluation: EvalDataset = None,
     inference: InferenceDataset = None,
+    calibration: CalibrationDataset = None,
     dataset_format: DatasetFormat = None,
     base_experiment_id: BaseExperimentId = None,
     encryption_key: EncryptionKey = None,
     name: JobName = None,
+    dry_run: DryRun = False,
+    output: Output = None,
 ) -> None:
     """Check a spec, start a job and print its id and nothing else.
 
@@ -104,7 +110,7 @@ def experiment_run_action(
     tao-client oneformer experiment-run-action --action train --id main --specs "$SPECS"
     """
     scope: Scope = ctx.obj
-    job = create(
+    _launch(
         Submission(
             network=scope.network,
             action=action,
@@ -116,12 +122,26 @@ def experiment_run_action(
             train=train or (),
             eval=evaluation,
             inference=inference,
+            calibration=calibration,
             dataset_format=dataset_format,
             base_experiment_id=base_experiment_id,
             encryption_key=encryption_key,
-        )
+        ),
+        dry_run=dry_run,
+        output=output,
     )
-    write(job.id)
+
+
+def _launch(asked: Submission, *, dry_run: bool, output: str | None) -> None:
+    """Print the id of the new job, or with `dry_run` its plan."""
+    if dry_run:
+        explain(asked, dry_run=True, explained=False, output=output)
+        return
+    job = create(asked)
+    if output in (None, "id"):
+        write(job.id)
+    else:
+        emit(job_record(job), output)
 
 
 def dataset_run_action(
@@ -130,7 +150,12 @@ def dataset_run_action(
     experiment: Experiment,
     specs: SpecText = None,
     train: TrainDataset = None,
+    dataset_format: DatasetFormat = None,
+    parent_job_id: ParentJobId = None,
+    base_experiment_id: BaseExperimentId = None,
     name: JobName = None,
+    dry_run: DryRun = False,
+    output: Output = None,
 ) -> None:
     """Start a job on a dataset, such as dataset_convert, and print its id and nothing else.
 
@@ -138,7 +163,7 @@ def dataset_run_action(
     tao-client sparse4d dataset-run-action --action dataset_convert --id scenes --specs "$SPECS"
     """
     scope: Scope = ctx.obj
-    job = create(
+    _launch(
         Submission(
             network=scope.network,
             action=action,
@@ -146,10 +171,14 @@ def dataset_run_action(
             kind="dataset",
             name=name,
             experiment_id=experiment,
+            parent_job_id=parent_job_id,
             train=train or (),
-        )
+            dataset_format=dataset_format,
+            base_experiment_id=base_experiment_id,
+        ),
+        dry_run=dry_run,
+        output=output,
     )
-    write(job.id)
 
 
 def job_status(
@@ -203,8 +232,6 @@ def list_jobs(ctx: typer.Context, experiment: MaybeExperiment = None, output: Ou
     Example:
     tao-client oneformer list --id main
     """
-    from skillbank_runners.cli.job_view import JOB_COLUMNS, job_record
-
     scope: Scope = ctx.obj
     found = [
         job_record(job)

@@ -41,10 +41,14 @@ def overrides(
 ) -> None:
     """Print the spec values that datasets give; an error lists every dataset that is missing.
 
+    Without --format they are those of the format that the network's skill names as its default.
+
     Example:
     skillbank overrides nvpanoptix3d train --train s3://bucket/train --eval s3://bucket/eval --format front3d
     """
     from skillbank.resolve.datasets import build_spec_overrides
+    from skillbank.skill_info import load_skill_info
+    from skillbank.specs import network as find_network
 
     found: dict[str, Any] = build_spec_overrides(
         network,
@@ -53,7 +57,7 @@ def overrides(
         eval=evaluation,
         inference=inference,
         calibration=calibration,
-        format=dataset_format,
+        format=dataset_format or load_skill_info(find_network(network)).data_format or None,
     )
     emit(found, output)
 

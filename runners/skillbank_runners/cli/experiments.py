@@ -77,14 +77,21 @@ def schema(
 
 
 def get_automl_defaults(ctx: typer.Context, action: Action = "train", output: Output = None) -> None:
-    """List the keys that a search varies when nothing else is asked for.
+    """List the keys published for searches, and which of them a search varies when none is named.
 
     Example:
     tao mask2former get-automl-defaults
     """
+    from skillbank.automl.space import default_keys
+
     scope: Scope = ctx.obj
-    found = schema_of(scope.network, action)
-    emit(list(found.get("automl_default_parameters", [])), output)
+    published = schema_of(scope.network, action).get("automl_default_parameters", [])
+    searched = default_keys(scope.network) if action == "train" else []
+    rows = [
+        {"parameter": key, "published": key in published, "searched_by_default": key in searched}
+        for key in dict.fromkeys([*published, *searched])
+    ]
+    emit(rows, output, name="parameter")
 
 
 def get_automl_param_details(
@@ -92,7 +99,9 @@ def get_automl_param_details(
     action: Action = "train",
     parameters: Annotated[
         str | None,
-        typer.Option("--parameters", metavar="KEY,KEY", help="These keys; the default list when not given."),
+        typer.Option(
+            "--parameters", metavar="KEY,KEY", help="These keys; without it all published ones."
+        ),
     ] = None,
     output: Output = None,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,10 +14,12 @@ __all__ = [
     "JOB_COLUMNS",
     "artifact_record",
     "job_record",
+    "job_summary",
+    "progress_text",
     "transition_record",
 ]
 
-JOB_COLUMNS = ("id", "name", "state", "parent_job_id", "created_at", "message")
+JOB_COLUMNS = ("id", "state", "created_at", "name", "message")
 ARTIFACT_COLUMNS = ("kind", "path", "epoch", "step", "metrics", "bytes")
 HISTORY_COLUMNS = ("ts", "state", "source", "message")
 
@@ -46,6 +49,33 @@ def job_record(job: Job, **more: Any) -> dict[str, Any]:
         "is_duplicate": job.is_duplicate,
         **more,
     }
+
+
+def job_summary(job: Job, progress: Mapping[str, Any], *, states: int, artifacts: int) -> dict[str, Any]:
+    """A job for people: what it is, how far it is, and the commands that show the rest."""
+    record = job_record(job)
+    first = ("id", "network", "action", "name", "state", "message", "error")
+    where = ("parent_job_id", "base_experiment_id", "results_dir", "folder", "created_at", "updated_at")
+    return {
+        **{name: record[name] for name in first if name != "message" or not record["error"]},
+        "progress": progress_text(progress),
+        "metrics": progress["metrics"],
+        "overrides": dict(job.request.overrides),
+        **{name: record[name] for name in where},
+        "description": record["description"],
+        "tags": record["tags"],
+        "history": f"{states} states: skillbank jobs history {job.id}",
+        "artifacts": f"{artifacts} files: skillbank jobs artifacts {job.id}" if artifacts else "",
+        "log": f"skillbank jobs logs {job.id}",
+    }
+
+
+def progress_text(progress: Mapping[str, Any]) -> str:
+    """``epoch 5 of 5``, counted from 1; empty before the first."""
+    if progress["epoch"] is None:
+        return ""
+    of = f" of {progress['max_epoch'] + 1}" if progress["max_epoch"] is not None else ""
+    return f"epoch {progress['epoch'] + 1}{of}"
 
 
 def artifact_record(artifact: Artifact) -> dict[str, Any]:

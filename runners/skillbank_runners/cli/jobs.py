@@ -13,6 +13,8 @@ from skillbank_runners.cli.job_view import (
     JOB_COLUMNS,
     artifact_record,
     job_record,
+    job_summary,
+    progress_text,
     transition_record,
 )
 from skillbank_runners.cli.options import JobId, JobIdFlag, Output
@@ -162,6 +164,7 @@ def show_job(ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, ou
     from skillbank_runners.cli.progress import progress_of
 
     store, found = find_job(ctx, job, job_id)
+    progress, history, artifacts = progress_of(found), store.history(found.id), store.artifacts(found.id)
     emit(
         job_record(
             found,
@@ -169,11 +172,12 @@ def show_job(ctx: typer.Context, job: JobId = None, job_id: JobIdFlag = None, ou
             policy=found.request.policy,
             checkpoint=found.request.checkpoint,
             overrides=found.request.overrides,
-            progress=progress_of(found),
-            history=[transition_record(entry) for entry in store.history(found.id)],
-            artifacts=[artifact_record(item) for item in store.artifacts(found.id)],
+            progress=progress,
+            history=[transition_record(entry) for entry in history],
+            artifacts=[artifact_record(item) for item in artifacts],
         ),
         output,
+        people=job_summary(found, progress, states=len(history), artifacts=len(artifacts)),
     )
 
 
@@ -188,17 +192,16 @@ def job_status(
     from skillbank_runners.cli.progress import progress_of
 
     _, found = find_job(ctx, job, job_id)
-    emit(
-        {
-            "id": found.id,
-            "state": found.state.value,
-            "message": found.message,
-            "error": found.error,
-            "updated_at": found.updated_at,
-            **progress_of(found),
-        },
-        output,
-    )
+    progress = progress_of(found)
+    status = {
+        "id": found.id,
+        "state": found.state.value,
+        "message": found.message,
+        "error": found.error,
+        "updated_at": found.updated_at,
+    }
+    people = {**status, "progress": progress_text(progress), "metrics": progress["metrics"]}
+    emit({**status, **progress}, output, people=people)
 
 
 def job_logs(

@@ -60,11 +60,21 @@ def doctor(output: Output = None) -> None:
     skillbank doctor
     """
     checks = [_python(), *_extras(), _store(), _bank(), *_networks(), _s3(), _tools()]
-    emit(checks, output, columns=("check", "ok", "found", "fix"), name="check")
+    emit(checks, output, columns=("check", "status", "found", "fix"), name="check")
 
 
-def _check(check: str, ok: bool, found: str, *, needed_for: str = "", fix: str = "") -> dict[str, Any]:
-    return {"check": check, "ok": ok, "found": found, "needed_for": needed_for, "fix": "" if ok else fix}
+def _check(
+    check: str, ok: bool, found: str, *, needed_for: str = "", fix: str = "", otherwise: str = "missing"
+) -> dict[str, Any]:
+    """A row; `otherwise` is its status when it is not there, such as ``optional``."""
+    return {
+        "check": check,
+        "ok": ok,
+        "status": "ok" if ok else otherwise,
+        "found": found,
+        "needed_for": needed_for,
+        "fix": "" if ok else fix,
+    }
 
 
 def _python() -> dict[str, Any]:
@@ -87,6 +97,7 @@ def _extras() -> list[dict[str, Any]]:
                 ", ".join(versions) or "not installed",
                 needed_for=_NEEDED_FOR[extra],
                 fix=f"pip install -c constraints.txt 'skillbank[{name}]'",
+                otherwise="optional",
             )
         )
     return rows
@@ -139,7 +150,8 @@ def _networks() -> list[dict[str, Any]]:
             has_implementation(found),
             found.impl if has_implementation(found) else f"{found.impl} is not there",
             needed_for=f"jobs of {found.name}",
-            fix="specs and schemas work; jobs need a version of skillbank that has this network",
+            fix="specs, schemas and --dry-run work; nothing to install",
+            otherwise="not in this version",
         )
         for found in networks()
     ]
@@ -157,6 +169,7 @@ def _s3() -> dict[str, Any]:
         found,
         needed_for="s3:// datasets and results",
         fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        otherwise="optional",
     )
 
 
@@ -168,6 +181,7 @@ def _tools() -> dict[str, Any]:
         found or "no nvidia-smi",
         needed_for="GPUs; without one jobs run on the CPU",
         fix="install the NVIDIA driver on a machine with a GPU",
+        otherwise="optional",
     )
 
 

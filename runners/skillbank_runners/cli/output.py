@@ -20,7 +20,19 @@ from typing import Any, TextIO
 from skillbank.errors import UsageError
 from skillbank_runners.cli.pipes import told_of_stdout
 
-__all__ = ["FORMATS", "emit", "for_people", "paint", "plain", "talk", "to_json", "to_yaml", "write"]
+__all__ = [
+    "FORMATS",
+    "chosen",
+    "emit",
+    "for_people",
+    "paint",
+    "plain",
+    "talk",
+    "to_json",
+    "to_yaml",
+    "visible",
+    "write",
+]
 
 FORMATS = ("json", "yaml", "table", "id")
 
@@ -103,11 +115,19 @@ def chosen(output: str | None) -> str:
     return output
 
 
-def emit(data: Any, output: str | None, *, columns: Sequence[str] = (), name: str = "id") -> None:
+def emit(
+    data: Any,
+    output: str | None,
+    *,
+    columns: Sequence[str] = (),
+    name: str = "id",
+    people: Mapping[str, Any] | None = None,
+) -> None:
     """Print a record or a list of records on stdout.
 
     Args:
         output: value of ``-o``.
+        people: a shorter record for the table form.
         columns: fields of a table of records, in order; empty = all of the first record.
         name: the field that ``-o id`` prints.
     """
@@ -120,7 +140,9 @@ def emit(data: Any, output: str | None, *, columns: Sequence[str] = (), name: st
         for line in _names(data, name):
             write(line)
     else:
-        _print_table(plain(data), columns)
+        from skillbank_runners.cli.cells import print_table
+
+        print_table(plain(data if people is None else people), columns)
 
 
 def _names(data: Any, name: str) -> Iterable[str]:
@@ -137,64 +159,6 @@ def _names(data: Any, name: str) -> Iterable[str]:
         yield str(row[name] if isinstance(row, Mapping) else row)
 
 
-def _cell(value: Any) -> str:
-    """A value as a cell; what would steer the terminal (escape codes in names, messages) is shown instead."""
-    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], _text(value))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
-        return ", ".join(str(item) for item in value)
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
-
-
-def _print_table(data: Any, columns: Sequence[str]) -> None:
-    """Rows for a list of records, key and value for one record; as wide as it needs where nobody looks on."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    coloured = for_people(sys.stdout) and not os.environ.get("NO_COLOR")
-    console = Console(
-        file=sys.stdout,
-        width=None if for_people(sys.stdout) else 200,
-        highlight=False,
-        color_system="auto" if coloured else None,
-    )
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    if isinstance(data, Mapping):
-        table.show_header = False
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column(overflow="fold")
-        for key, value in data.items():
-            if value not in (None, [], {}, ""):
-                table.add_row(Text(str(key)), _tinted(str(key), _cell(value)))
-    elif data and isinstance(data[0], Mapping):
-        fields = list(columns) or list(data[0])
-        for field in fields:
-            table.add_column(field, overflow="fold", no_wrap=field == fields[0])
-        for row in data:
-            table.add_row(*(_tinted(field, _cell(row.get(field))) for field in fields))
-    elif data:
-        table.show_header = False
-        for value in data:
-            table.add_row(Text(_cell(value)))
-    else:
-        talk("nothing to list")
-        return
-    with told_of_stdout():
-        console.print(table)
-
-
-def _tinted(field: str, text: str) -> Any:
-    """Cell text; the states of jobs carry a colour."""
-    from rich.text import Text
-
-    colours = {"done": "green", "error": "red", "running": "cyan", "canceled": "yellow"}
-    return Text(text, style=colours.get(text, "") if field == "state" else "")
+def visible(text: str) -> str:
+    """The text with what would steer the terminal (escape codes in names, messages) shown instead."""
+    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from skillbank_runners.cli.job_view import progress_text
 from skillbank_runners.cli.output import for_people, talk
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ def _line(job: Job, summary: dict[str, Any]) -> str:
     """One line on where a job is."""
     parts = [f"{job.id} {job.state.value}"]
     if summary["epoch"] is not None:
-        of = f" of {summary['max_epoch'] + 1}" if summary["max_epoch"] is not None else ""
-        parts.append(f"epoch {summary['epoch'] + 1}{of}")
+        parts.append(progress_text(summary))
     parts += [
         f"{name} {value:.5g}" for name, value in summary["metrics"].items() if isinstance(value, int | float)
     ][:4]

@@ -109,12 +109,18 @@ def validate(
     Example:
     skillbank spec validate mask2former train spec.yaml train.num_epochs=5
     """
+    from skillbank.nested import value_at
+    from skillbank.resolve.datasets import missing_data
     from skillbank.specs import spec_class
     from skillbank.specs.load import missing_keys
 
     spec_class(network, action)
     resolved = _resolved(network, action, words, draft=True)
-    missing = missing_keys(network, action, resolved.nested())
+    nested = resolved.nested()
+    own = {key: value_at(nested, key) for key, origin in resolved.origins.items() if origin.kind != "default"}
+    missing = missing_keys(network, action, nested)
+    missing += [str(problem.key) for problem in missing_data(network, action, own)]
+    missing = list(dict.fromkeys(missing))
     if complete and missing:
         raise collect(
             [
@@ -161,7 +167,9 @@ def keys(
         typer.Option("--match", metavar="TEXT", help="Keys and descriptions that contain the text."),
     ] = None,
     popular: Annotated[bool, typer.Option("--popular", help="Keys that are often edited.")] = False,
-    automl: Annotated[bool, typer.Option("--automl", help="Keys that a search may vary.")] = False,
+    automl: Annotated[
+        bool, typer.Option("--automl", help="Keys published for searches: varied by default, or when named.")
+    ] = False,
     output: Output = None,
 ) -> None:
     """List the keys of a spec with type, default, bounds and description.
@@ -169,16 +177,29 @@ def keys(
     Example:
     skillbank spec keys mask2former train --match lr
     """
+    from skillbank.automl.space import default_keys
     from skillbank.specs import spec_class
 
     rows = key_rows(spec_class(network, action))
+    searched = set(default_keys(network)) if action == "train" else set()
+    for row in rows:
+        row["automl"] = _searched(row, action, searched)
     if match:
         rows = [row for row in rows if match.lower() in f"{row['key']} {row['description']}".lower()]
     if popular:
         rows = [row for row in rows if row["popular"]]
     if automl:
-        rows = [row for row in rows if row["automl"] != "never"]
+        rows = [row for row in rows if row["automl"] in ("default", "when named")]
     emit(rows, output, columns=_KEY_COLUMNS, name="key")
+
+
+def _searched(row: dict[str, Any], action: str, by_default: set[str]) -> str:
+    """Whether a search varies the key by itself, when it is named, or never; empty where nothing is said."""
+    if action != "train":
+        return "never"
+    if row["key"] in by_default:
+        return "default"
+    return {True: "when named", False: "never", None: ""}[row["automl"]]
 
 
 def key_rows(model: Any) -> list[dict[str, Any]]:
@@ -197,7 +218,7 @@ def key_rows(model: Any) -> list[dict[str, Any]]:
                 "default": _default(info),
                 "allowed": _allowed(info),
                 "popular": note.popular,
-                "automl": {True: "default", False: "never", None: "on request"}[note.automl],
+                "automl": note.automl,
                 "unit": note.unit,
                 "mandatory_for": list(note.mandatory_for),
                 "description": info.description or "",

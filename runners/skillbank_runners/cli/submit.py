@@ -190,19 +190,20 @@ def announce(job: Job) -> None:
         talk(f"{job.id} is {job.state.value}; follow it with: skillbank jobs watch {job.id}")
 
 
-def explain(asked: Submission, *, dry_run: bool, output: str | None) -> None:
+def explain(asked: Submission, *, dry_run: bool, explained: bool, output: str | None) -> None:
     """Show the plan: where every value comes from, what waits for the parent, which route is taken.
 
-    With `dry_run` the plan is the output of the command; otherwise it is talk on stderr.
+    With `dry_run` the plan is the output of the command; otherwise it is talk on stderr. `explained` adds
+    every value with its origin, defaults too.
     """
     from skillbank.plan import plan_job
-    from skillbank_runners.cli.plan_view import plan_record, plan_text
+    from skillbank_runners.cli.plan_view import plan_text, show_plan, terminal_width
 
     plan = plan_job(asked.network, asked.action, **asked.arguments())
     if dry_run:
-        emit(plan_record(plan), output, name="network")
+        show_plan(plan, explained=explained, output=output)
     else:
-        talk(plan_text(plan))
+        talk(plan_text(plan, explained=explained, width=terminal_width()))
 
 
 def submit(asked: Submission, *, dry_run: bool, explained: bool, wait: bool, output: str | None) -> None:
@@ -212,7 +213,7 @@ def submit(asked: Submission, *, dry_run: bool, explained: bool, wait: bool, out
         JobError: with `wait`, when the job did not end well.
     """
     if dry_run or explained:
-        explain(asked, dry_run=dry_run, output=output)
+        explain(asked, dry_run=dry_run, explained=explained, output=output)
     if dry_run:
         return
     job = create(asked)

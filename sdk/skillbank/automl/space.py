@@ -36,6 +36,9 @@ _ONLY_WHEN_NAMED = frozenset(
     }
 )  # fmt: skip
 
+# Blocks and keys that say where things go and what they are called.
+_NO_HYPER_PARAMETERS = frozenset({"wandb", "model_name", "encryption_key", "results_dir"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
@@ -125,6 +128,7 @@ def search_space(
             continue
         try:
             override = given.get(key, Override())
+            _refuse_settings(network_name, key, info)
             _refuse_illegal(legal, key, override)
             axes.append(_axis(key, info, value_at(base, key), override))
         except InvalidValueError as err:
@@ -132,6 +136,15 @@ def search_space(
     if problems:
         raise collect(problems, f"the search space of {network_name}")
     return axes
+
+
+def _refuse_settings(network_name: str, key: str, info: FieldInfo) -> None:
+    if field_note(info).automl is False or key.split(".", 1)[0] in _NO_HYPER_PARAMETERS:
+        raise InvalidValueError(
+            f"{key}: not a hyper-parameter, a search never varies it",
+            hint=f"skillbank spec keys {network_name} train --automl",
+            key=key,
+        )
 
 
 def _refuse_illegal(legal: KeyTable, key: str, override: Override) -> None:

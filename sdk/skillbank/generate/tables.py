@@ -14,9 +14,10 @@ from skillbank.nested import value_at
 from skillbank.resolve.datasets import build_spec_overrides
 from skillbank.resolve.functions import FUNCTIONS
 from skillbank.skill_info import Condition, SkillInfo, SourceRule
-from skillbank.specs._keys import key_table
+from skillbank.specs._keys import KeyTable, key_table
 from skillbank.specs._nodes import described, field_nodes
 from skillbank.specs.base import Metric, Network
+from skillbank.specs.load import rules_of
 
 __all__ = [
     "Subject",
@@ -85,13 +86,28 @@ def actions(subject: Subject) -> str:
                 _code(action),
                 info.description if info else "",
                 _code(info.command.replace("{config_path}", "SPEC") if info else ""),
-                _codes(table.mandatory),
+                _mandatory(table),
                 _codes(info.accepts if info and _takes_parent(subject.info, action) else ()),
                 _codes(info.produces if info else ()),
             )
         )
     head = ("action", "what it does", "command", "mandatory keys", "takes from a parent", "leaves for others")
     return _table(head, rows, "No actions.")
+
+
+def _mandatory(table: KeyTable) -> str:
+    """Keys without default, and keys that a rule asks for: one of several, or depending on others."""
+    parts = [_code(key) for key in table.mandatory]
+    for rule in rules_of(table):
+        if not rule.missing:
+            continue
+        empty = [key for key in rule.keys if value_at(table.defaults, key) in (None, "")]
+        if rule.check(*(value_at(table.defaults, key) for key in rule.keys)):
+            parts.append(" or ".join(map(_code, empty)))
+        else:
+            others = _codes(key for key in rule.keys if key not in empty)
+            parts.append(f"{_code(rule.keys[0])} (depends on {others})")
+    return ", ".join(parts)
 
 
 def _takes_parent(info: SkillInfo, action: str) -> bool:
@@ -145,15 +161,21 @@ def _place(rule: SourceRule) -> str:
         return ", ".join(pairs)
     if not rule.source:
         return _code(_json(rule.value))
-    if rule.path_from_format:
-        main = ", ".join(
-            f"{'other' if name == '*' else name}: {_file(path)}"
-            for name, path in rule.path_from_format.items()
-        )
-    else:
-        main = _file(rule.path)
-    others = " or ".join(_file(path) for path in rule.alternatives)
-    return f"{main} (or {others})" if others else main
+    by_format = rule.path_from_format
+    # Where one format's file serves as well for another, each has alternatives of its own.
+    apart = bool(set(rule.alternatives) & set(by_format.values()))
+    if not by_format:
+        return _file(rule.path) + _others(rule, rule.path)
+    main = ", ".join(
+        f"{'other' if name == '*' else name}: {_file(path)}{_others(rule, path) if apart else ''}"
+        for name, path in by_format.items()
+    )
+    return main if apart else main + _others(rule)
+
+
+def _others(rule: SourceRule, path: str | None = None) -> str:
+    others = " or ".join(_file(other) for other in rule.alternatives if other != path)
+    return f" (or {others})" if others else ""
 
 
 def _file(path: str) -> str:

@@ -5,14 +5,14 @@ Values are names only; nothing is looked up in a store before `check_data` or `s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from skillbank.errors import MissingFilesError, MissingValueError, UsageError, collect
 from skillbank.jobs.record import Datasets, Job
-from skillbank.nested import value_at
+from skillbank.nested import nest, value_at
 from skillbank.resolve.sources import (
     FLAGS,
     FORMAT,
@@ -24,6 +24,7 @@ from skillbank.resolve.sources import (
     place_of,
     roots_of,
 )
+from skillbank.resolve.values import is_set
 from skillbank.skill_info import SkillInfo, SourceRule, load_skill_info
 from skillbank.specs import network as find_network
 from skillbank.specs import spec_class
@@ -39,8 +40,10 @@ __all__ = [
     "build_spec_overrides",
     "check_data",
     "dataset_format",
+    "missing_data",
     "resolve_data_sources",
     "settle",
+    "uncovered",
 ]
 
 _PARALLEL = 16
@@ -225,6 +228,37 @@ def build_spec_overrides(
     if format:
         return found.values
     return {key: value for key, value in found.values.items() if key not in found.implied}
+
+
+def uncovered(
+    sources: DataSources, rules: Mapping[str, SourceRule], given: Collection[str], *, has_datasets: bool
+) -> list[MissingValueError]:
+    """Mandatory data that neither datasets nor spec give.
+
+    When a dataset is named, every mandatory key must be filled. Without any, the spec is the source: then it
+    may leave out what it likes, but not everything that comes from one dataset.
+
+    Args:
+        given: keys that have a value somebody chose.
+    """
+    open_ones = [problem for problem in sources.missing if problem.key not in given]
+    if has_datasets:
+        return open_ones
+    covered = {role for key, rule in rules.items() if key in given for role in rule.source}
+    return [problem for problem in open_ones if not covered & set(sources.groups.get(str(problem.key), ()))]
+
+
+def missing_data(network: str, action: str, flat: Mapping[str, Any]) -> list[MissingValueError]:
+    """What a launch without datasets would ask for.
+
+    Args:
+        flat: dotted canonical keys with values that somebody chose, so without defaults.
+    """
+    given = {key: value for key, value in flat.items() if is_set(value)}
+    rules = load_skill_info(find_network(network)).data_sources.get(action, {})
+    name, _ = dataset_format(network, action, Datasets(), nest(given))
+    sources = resolve_data_sources(network, action, Datasets(), {FORMAT: name})
+    return uncovered(sources, rules, given.keys(), has_datasets=False)
 
 
 def check_data(expected: Sequence[Expected], storage: Storage) -> None:

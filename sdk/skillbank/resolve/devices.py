@@ -117,6 +117,6 @@ def _too_many(key: str, wanted: int, have: int, what: str, where: str) -> Invali
     found = f"{have} {what}{'' if have == 1 else 's'}"
     return InvalidValueError(
         f"{key}: {wanted} is more than {where} has, which is {found}",
-        hint=f"{key}={max(have, 1)}, or choose another backend with --backend-type",
+        hint=f"{key}={max(have, 1)}",
         key=key, value=wanted, allowed=list(range(1, max(have, 1) + 1)),
     )  # fmt: skip

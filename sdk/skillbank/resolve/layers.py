@@ -2,6 +2,7 @@
 
 Weakest first: defaults, base experiment, spec file, datasets and parent job, overrides. What nobody named
 (constants of a rule, a stage that follows from the parent, names of result files) only fills what is not set.
+Specs usually start from the printed defaults, so a file's value that equals the default counts as not set.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 from skillbank.errors import MissingValueError, SkillBankError, SpecError, collect
 from skillbank.jobs.record import Datasets, Job, Request
 from skillbank.nested import nest, put
-from skillbank.resolve.datasets import DataSources, Expected, dataset_format, resolve_data_sources, settle
+from skillbank.resolve.datasets import (
+    DataSources,
+    Expected,
+    dataset_format,
+    resolve_data_sources,
+    settle,
+    uncovered,
+)
 from skillbank.resolve.functions import Applied, apply_functions
 from skillbank.resolve.lineage import Carried, carried_model, stage_rank
 from skillbank.resolve.parents import Scope
@@ -22,7 +30,7 @@ from skillbank.skill_info import SkillInfo, load_skill_info
 from skillbank.specs import network as find_network
 from skillbank.specs import spec_class
 from skillbank.specs.base import BaseExperiment
-from skillbank.specs.load import Layer, Origin, ResolvedSpec, build_spec, canonical, default_spec
+from skillbank.specs.load import Layer, Origin, ResolvedSpec, build_spec, canonical, chosen, default_spec
 from skillbank.storage.uri import is_remote, parse
 
 if TYPE_CHECKING:
@@ -134,7 +142,7 @@ def resolve(
     stack = _Stack(
         request=request,
         info=info,
-        file=flatten(_canonical(request, base_experiment), spec),
+        file=chosen(network, action, flatten(_canonical(request, base_experiment), spec)),
         base=flatten(canonical(network, action, base_experiment.specs)[0], spec) if base_experiment else {},
         overrides=flatten(canonical(network, action, request.overrides)[0], spec),
         base_id=base_experiment.id if base_experiment else "",
@@ -256,6 +264,12 @@ def _from_datasets(
             stack.strong[key] = (value, origin)
         elif named or request.datasets != Datasets():
             stack.fill(key, value, Origin("dataset", f"{origin.detail} (from {told_by})"))
+            own = stack.file.get(key)
+            if is_set(own) and own != value and key not in stack.overrides:
+                stack.notes.append(
+                    f"{key}: {own!r} of {request.spec_source or 'spec'} is used, "
+                    f"{told_by} would set {value!r}"
+                )
     if exists is not None:
         for key, place in settle(
             [item for item in sources.expected if item.key in stack.strong], exists
@@ -294,22 +308,14 @@ def _devices(stack: _Stack) -> None:
 
 
 def _still_missing(stack: _Stack, sources: DataSources) -> list[MissingValueError]:
-    """Mandatory data that neither datasets nor spec give.
-
-    When a dataset is named, every mandatory key must be filled. Without any, the spec is the source: then it
-    may leave out what it likes, but not everything that comes from one dataset.
-    """
+    """Mandatory data that neither datasets nor spec give."""
     given = (
         {key for key, value in stack.given().items() if is_set(value)}
         | stack.weak.keys()
         | stack.strong.keys()
     )
-    open_ones = [problem for problem in sources.missing if problem.key not in given]
-    if stack.request.datasets != Datasets():
-        return open_ones
     rules = stack.info.data_sources.get(stack.request.action, {})
-    covered = {role for key, rule in rules.items() if key in given for role in rule.source}
-    return [problem for problem in open_ones if not covered & set(sources.groups.get(str(problem.key), ()))]
+    return uncovered(sources, rules, given, has_datasets=stack.request.datasets != Datasets())
 
 
 def _build(stack: _Stack, missing: list[MissingValueError]) -> ResolvedSpec:

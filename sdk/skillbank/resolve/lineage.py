@@ -38,7 +38,7 @@ class Carried:
     """Values that come along with a parent's weights.
 
     Attributes:
-        strong: dotted keys that beat the spec file.
+        strong: dotted keys that beat defaults and base experiment.
         weak: dotted keys that only fill what nothing else sets.
         notes: where file and parent disagree.
     """
@@ -130,11 +130,11 @@ def stage_rank(info: SkillInfo, job: Job) -> int | None:
 def carried_model(parent: Job, network: str, action: str, given: Mapping[str, Any], *, by: str) -> Carried:
     """Model settings of a parent for a job that loads its weights.
 
-    They beat the spec file, except where the file differs from both the parent and the default: that was
-    written on purpose. Places of input files are not carried, except data that this action needs too.
+    They fill what the user did not choose. Places of input files are not carried, except data that this
+    action needs too.
 
     Args:
-        given: nested canonical spec as the user gave it, without defaults.
+        given: nested canonical values that the user chose; what a file repeats of the defaults is none.
         by: name of what gave it, for notes.
     """
     from skillbank.specs.load import default_spec
@@ -158,11 +158,9 @@ def carried_model(parent: Job, network: str, action: str, given: Mapping[str, An
         if key not in defaults:
             continue
         own = flat_given.get(key)
-        if own is not None and own not in (value, defaults[key]):
+        if own is not None and own != value:
             notes.append(f"{key}: {own!r} of {by} is used, parent job {parent.id} has {value!r}")
             continue
-        if own is not None and own != value:
-            notes.append(f"{key}: {value!r} of parent job {parent.id} is used instead of {own!r} of {by}")
         strong[key] = value
     return Carried(strong=strong, weak=weak, notes=tuple(notes))
 

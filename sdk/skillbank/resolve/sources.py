@@ -138,7 +138,9 @@ def place_of(key: str, rule: SourceRule, role: str | None, request: SourceReques
         return None
     path = path_of(rule, request.facts)
     uris = [join(root, path) if path else root for root in given]
-    others = tuple(join(given[0], other) if other else given[0] for other in rule.alternatives)
+    others = tuple(
+        join(given[0], other) if other else given[0] for other in rule.alternatives if other != path
+    )
     return Place(uris=uris, detail=f"{role}{f', {path}' if path else ', its root'}", alternatives=others)
 
 

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from skillbank.errors import NotFoundError
-from skillbank.nested import value_at
+from skillbank.nested import alike, value_at
 from skillbank.specs import network, spec_class
 from skillbank.specs._values import Spelling, converter, fooled_by_bool, has_reference, is_secret, kinds
 from skillbank.specs.base import ActionSpec, FieldNote, Network, field_note, section_type, walk
@@ -171,6 +171,10 @@ class KeyTable:
         """Whether a key is there without being asked for: not inside an optional section."""
         parent = key.rpartition(".")[0]
         return not parent or value_at(self.defaults, parent) is not None
+
+    def is_default(self, key: str, value: Any) -> bool:
+        """Whether a value says no more than the default; inside an optional section every value counts."""
+        return key in self.leaves and self.is_there(key) and alike(value, value_at(self.defaults, key))
 
     def leads_to_alias(self, path: str) -> bool:
         """Whether some alias lies below a path."""

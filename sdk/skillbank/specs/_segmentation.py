@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from skillbank.specs import _rules
-from skillbank.specs.base import Rule, StrictModel, setting
+from skillbank.specs.base import Derived, Rule, StrictModel, setting
 from skillbank.specs.common import Export, Index, PositiveInt
 
 __all__ = [
+    "SWIN_DERIVED",
     "SWIN_SIZES",
     "AnnotationStorage",
     "Augmentation",
@@ -208,36 +210,42 @@ class SegmentationExport(Export):
 
 
 def swin_dims(swin: Swin) -> SwinDims:
-    """The sizes to build: a value that differs from the section's default wins, the rest follows `type`."""
-    given = SwinDims(swin.embed_dim, tuple(swin.depths), tuple(swin.num_heads))
-    if swin.type is None:
-        return given
-    usual, size = type(swin)(), SWIN_SIZES[swin.type]
-    return SwinDims(
-        embed_dim=given.embed_dim if swin.embed_dim != usual.embed_dim else size.embed_dim,
-        depths=given.depths if swin.depths != usual.depths else size.depths,
-        num_heads=given.num_heads if swin.num_heads != usual.num_heads else size.num_heads,
-    )
+    """The sizes to build; in a spec that was loaded, what nobody chose follows `type` already."""
+    return SwinDims(swin.embed_dim, tuple(swin.depths), tuple(swin.num_heads))
 
 
-def _swin_rule(section_class: type[Swin]) -> Rule:
-    def check(size: SwinType | None, embed_dim: int, depths: list[int], num_heads: list[int]) -> str | None:
-        dims = swin_dims(section_class(type=size, embed_dim=embed_dim, depths=depths, num_heads=num_heads))
-        for stage, heads in enumerate(dims.num_heads):
-            width = dims.embed_dim * 2**stage
-            if width % heads:
-                return (
-                    f"stage {stage + 1} would have {width} channels for {heads} heads (embed_dim "
-                    f"{dims.embed_dim}, num_heads {list(dims.num_heads)}); the heads must divide the channels"
-                )
-        return None
+def _size(name: str) -> Callable[[SwinType | None], Any]:
+    def value(size: SwinType | None) -> Any:
+        found = getattr(SWIN_SIZES[size], name) if size else None
+        return list(found) if isinstance(found, tuple) else found
 
-    prefix = "model.backbone.swin"
-    return Rule(
-        keys=(f"{prefix}.type", f"{prefix}.embed_dim", f"{prefix}.depths", f"{prefix}.num_heads"),
-        check=check,
-        hint=f"set only {prefix}.type, or all of embed_dim, depths and num_heads",
-    )
+    return value
+
+
+_SWIN = "model.backbone.swin"
+
+SWIN_DERIVED = tuple(
+    Derived(key=f"{_SWIN}.{name}", sources=(f"{_SWIN}.type",), value=_size(name))
+    for name in ("embed_dim", "depths", "num_heads")
+)
+
+
+def _heads_divide(embed_dim: int, num_heads: Sequence[int]) -> str | None:
+    for stage, heads in enumerate(num_heads):
+        width = embed_dim * 2**stage
+        if width % heads:
+            return (
+                f"stage {stage + 1} would have {width} channels for {heads} heads (embed_dim "
+                f"{embed_dim}, num_heads {list(num_heads)}); the heads must divide the channels"
+            )
+    return None
+
+
+_SWIN_RULE = Rule(
+    keys=(f"{_SWIN}.embed_dim", f"{_SWIN}.num_heads"),
+    check=_heads_divide,
+    hint=f"set only {_SWIN}.type, or all of embed_dim, depths and num_heads",
+)
 
 
 def _two_or_none(key: str) -> Rule:
@@ -248,7 +256,7 @@ def _two_or_none(key: str) -> Rule:
     )
 
 
-def segmentation_rules(decoder: str, swin: type[Swin]) -> tuple[Rule, ...]:
+def segmentation_rules(decoder: str) -> tuple[Rule, ...]:
     """The relations that hold in both networks; `decoder` is the dotted key of the mask decoder."""
     head, sizes = "model.sem_seg_head", "dataset.augmentation"
     return (
@@ -269,7 +277,7 @@ def segmentation_rules(decoder: str, swin: type[Swin]) -> tuple[Rule, ...]:
             check=lambda stride: None if stride in {4, 8} else f"{stride} cannot be reached; use 4 or 8",
             hint=f"{head}.common_stride=4",
         ),
-        _swin_rule(swin),
+        _SWIN_RULE,
         _rules.not_above(f"{sizes}.train_min_size", f"{sizes}.train_max_size"),
         _rules.not_above(f"{sizes}.test_min_size", f"{sizes}.test_max_size"),
         *(_two_or_none(f"dataset.{split}.target_size") for split in ("train", "val", "test")),

@@ -30,11 +30,13 @@ __all__ = [
     "ResolvedSpec",
     "build_spec",
     "canonical",
+    "chosen",
     "default_spec",
     "load_yaml",
     "missing_keys",
     "parse_overrides",
     "read_spec",
+    "rules_of",
     "to_yaml",
 ]
 
@@ -108,6 +110,16 @@ def canonical(network: str, action: str, values: Mapping[str, Any]) -> tuple[dic
     return placed.nested(), placed.notes
 
 
+def chosen(network: str, action: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a file that are a choice: a printed complete spec also holds every default.
+
+    Args:
+        flat: dotted canonical keys.
+    """
+    table = key_table(network, action)
+    return {key: value for key, value in flat.items() if not table.is_default(key, value)}
+
+
 def default_spec(network: str, action: str) -> dict[str, Any]:
     """The defaults as a new nested map; mandatory keys, which have none, are left out."""
     table = key_table(network, action)
@@ -129,7 +141,7 @@ def missing_keys(network: str, action: str, nested: Mapping[str, Any]) -> list[s
     missing = [key for key in table.mandatory if value_at(nested, key) in (None, "")]
     missing += [
         rule.keys[0]
-        for rule in _rules(table)
+        for rule in rules_of(table)
         if rule.missing
         and rule.check(*(value_at(nested, key) or value_at(table.defaults, key) for key in rule.keys))
     ]
@@ -142,7 +154,8 @@ def build_spec(network: str, action: str, layers: Sequence[Layer], *, draft: boo
     Args:
         network: name of the network.
         action: name of the action.
-        layers: later ones win, key by key; lists are replaced, maps merged.
+        layers: later ones win, key by key; lists are replaced, maps merged. What equals the default in a
+            file counts as absent.
         draft: mandatory values may still be missing; they are named in the notes.
 
     Raises:
@@ -190,6 +203,8 @@ class _Build:
         self.foreign = merged(self.foreign, placed.foreign)
         origin = Origin(layer.kind, layer.detail)
         for key, value in placed.values.items():
+            if layer.kind == "file" and self.table.is_default(key, value):
+                continue
             before = self.origins.get(key)
             if key in self.table.sections:
                 if value is not None:
@@ -199,6 +214,8 @@ class _Build:
                 before is not None and before.kind == "file" and layer.kind in ("dataset", "parent", "output")
             ):
                 self._note_overruled(key, value, before, layer)
+            elif before is not None and before.kind == "base-experiment" and layer.kind == "file":
+                self._note_kept(key, value, before, layer)
             old = value_at(self.tree, key)
             both_maps = isinstance(old, dict) and isinstance(value, dict) and key in self.table.leaves
             put(self.tree, key, merged(old, value) if both_maps else value)
@@ -210,6 +227,14 @@ class _Build:
             source = f"{layer.kind} {layer.detail}".strip()
             self.notes.append(
                 f"{key}: {shown(key, old)} of {before.detail} gives way to {shown(key, value)} ({source})"
+            )
+
+    def _note_kept(self, key: str, value: Any, before: Origin, layer: Layer) -> None:
+        old = value_at(self.tree, key)
+        if old != value:
+            self.notes.append(
+                f"{key}: {shown(key, value)} of {layer.detail} is used, "
+                f"base experiment {before.detail} has {shown(key, old)}"
             )
 
     def resolve(self, draft: bool) -> None:
@@ -276,7 +301,7 @@ class _Build:
         """Check the relations between keys that are right by themselves."""
         unset = {key for key in self.table.mandatory if value_at(self.tree, key) in (None, "")}
         unusable = self.bad | unset
-        for rule in _rules(self.table):
+        for rule in rules_of(self.table):
             if (rule.missing and draft) or any(_touches(key, unusable) for key in rule.keys):
                 continue
             wrong = rule.check(*(value_at(self.tree, key) for key in rule.keys))
@@ -291,7 +316,7 @@ def _touches(key: str, others: Collection[str]) -> bool:
     return any(other == key or other.startswith(f"{key}.") for other in others)
 
 
-def _rules(table: KeyTable) -> Iterator[Rule]:
+def rules_of(table: KeyTable) -> Iterator[Rule]:
     """The rules that concern an action and find all their keys there."""
     for rule in table.network.rules:
         if (not rule.actions or table.action in rule.actions) and all(table.known(key) for key in rule.keys):

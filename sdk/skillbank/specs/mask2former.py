@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from skillbank.specs._segmentation import (
+    SWIN_DERIVED,
     AnnotationStorage,
     Augmentation,
     EfficientVit,
@@ -263,7 +264,8 @@ NETWORK = Network(
         "train.pretrained_backbone": "model.backbone.pretrained_weights",
         "train.pretrained_model": "train.pretrained_model_path",
     },
-    rules=segmentation_rules("model.mask_former", Swin),
+    rules=segmentation_rules("model.mask_former"),
+    derived=SWIN_DERIVED,
     metrics=segmentation_metrics("model.mode"),
     base_experiments=_BASE_EXPERIMENTS,
     latest_link=lambda spec: "mask2former_model_latest.pth",

@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from skillbank.specs._oneformer_model import Model, OneFormerSwin
+from skillbank.specs._oneformer_model import Model
 from skillbank.specs._rules import divisible, not_above
 from skillbank.specs._segmentation import (
+    SWIN_DERIVED,
     AnnotationStorage,
     Augmentation,
     SegmentationExport,
@@ -274,7 +275,7 @@ def _some_weight(key: str) -> Rule:
 
 
 _RULES = (
-    *segmentation_rules("model.one_former", OneFormerSwin),
+    *segmentation_rules("model.one_former"),
     Rule(
         keys=("model.text_encoder.width", "model.one_former.hidden_dim"),
         check=lambda text, queries: (
@@ -384,6 +385,7 @@ NETWORK = Network(
         "train.pretrained_model_path": "train.pretrained_model",
     },
     rules=_RULES,
+    derived=SWIN_DERIVED,
     metrics=segmentation_metrics(None),
     base_experiments=_BASE_EXPERIMENTS,
     latest_link=lambda spec: "oneformer_model_latest.pth",

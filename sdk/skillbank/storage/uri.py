@@ -189,7 +189,7 @@ def _parse_web(text: str, scheme: str) -> Uri:
     if port == 0:
         raise InvalidValueError(
             f"{show(text)}: the port is not 1..65535; the form is {scheme}://host:port/path",
-            hint=f"correct the port, or drop it: {scheme}://{host}{parts.path}",
+            hint="correct the port, or leave it out",
             value=show(text),
         )
     shown_host = f"[{host}]" if ":" in host else host

@@ -1,5 +1,6 @@
 """Checkpoint files: written whole or not at all, read without running code, found by rule."""
 
+import contextlib
 import os
 import pickle
 from collections import OrderedDict, defaultdict
@@ -81,6 +82,29 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(
     assert "df -h" in found.value.hint
     assert read_checkpoint(path) == {"a": 1}
     assert names(tmp_path) == ["m.pth"]
+
+
+def test_a_disk_that_fills_up_inside_a_write_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.save
+
+    def onto_a_full_disk(content: object, file: object) -> None:
+        with contextlib.suppress(OSError), Path("/dev/full").open("wb") as full:
+            try:
+                real(content, full)
+            except RuntimeError as err:
+                hidden.append(err)
+        raise hidden[0]
+
+    hidden: list[RuntimeError] = []
+    monkeypatch.setattr(torch, "save", onto_a_full_disk)
+    with pytest.raises(StorageError) as found:
+        SafeCheckpointIO().save_checkpoint({"a": torch.ones(100_000)}, tmp_path / "m.pth")
+    assert "inline_container" in str(hidden[0])
+    assert f"(disk full or not writable: {tmp_path} has " in found.value.message
+    assert "inline_container" not in found.value.message
+    assert names(tmp_path) == []
 
 
 class Trap:

@@ -1,12 +1,14 @@
 """What went wrong, in words that help."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from skillbank.errors import InvalidValueError, OutOfMemoryError, RuntimeMissingError, StorageError
-from skillbank_runners.failures import explain, memory_hint
+from skillbank_runners.failures import explain, memory_hint, writer_refusal
 
 SPEC: dict[str, Any] = {
     "dataset": {"train": {"batch_size": 8, "num_workers": 4}, "val": {"batch_size": 1}},
@@ -81,6 +83,19 @@ def test_what_the_file_system_refuses_is_no_bug_of_ours(error: OSError, says: st
     assert isinstance(found, StorageError)
     assert says in found.message
     assert hint in found.hint
+
+
+def test_what_hides_a_full_disk_names_folder_and_room(tmp_path: Path) -> None:
+    error = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    found = explain(error, {**SPEC, "results_dir": str(tmp_path)}, "train")
+    assert isinstance(found, StorageError)
+    assert re.fullmatch(
+        rf"train: disk full or not writable: {tmp_path} has \d+ bytes \([^)]+\) free", found.message
+    )
+    assert found.hint == f"df -h {tmp_path}"
+    other = RuntimeError("[enforce fail at inline_container.cc:1] . PytorchStreamReader failed")
+    assert writer_refusal(other, tmp_path) is None
+    assert writer_refusal(KeyError("inline_container"), tmp_path) is None
 
 
 def test_anything_else_is_our_bug_with_type_and_message() -> None:

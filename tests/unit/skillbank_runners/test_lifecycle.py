@@ -12,6 +12,7 @@ import toy_impl
 from toy_run import LIGHTNING_WARNING
 
 from skillbank.create import create_job
+from skillbank.errors import InterruptedJobError
 from skillbank.jobs.record import Job, JobFolder, Request
 from skillbank.jobs.states import State
 from skillbank.jobs.store import JobStore
@@ -239,3 +240,37 @@ def test_a_final_job_is_not_run_again(points: str) -> None:
     job = train(points)
     assert run_job(job.folder) == 6
     assert JobStore().get(job.id).state is State.DONE
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_without_the_store_the_end_is_still_one_clear_line(
+    points: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, stopped: bool
+) -> None:
+    parent = recorded(points)
+    request = Request(network="toy", action="evaluate", overrides={"dataset.test_file": points})
+    child = JobStore().create(request, launcher="debug", parent_id=parent.id)
+
+    def meanwhile(seconds: float) -> None:
+        for path in (tmp_path / "home").glob("store.db*"):
+            path.unlink()
+        if stopped:
+            raise InterruptedJobError("the job was stopped by SIGTERM")
+
+    code = 6 if stopped else 4
+    assert run_job(child.folder, sleep=meanwhile) == code
+    assert json.loads(JobFolder(child.folder).exit.read_text())["code"] == code
+    said = [record for record in caplog.records if "cannot be recorded" in record.getMessage()]
+    assert [record.levelname for record in said] == ["ERROR"]
+    assert f"the end of job {child.id} as error cannot be recorded: " in said[0].getMessage()
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_results_folder_that_cannot_be_used_is_one_error(
+    points: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("x")
+    job = recorded(points, results_dir=str(tmp_path / "file" / "below"))
+    assert run_job(job.folder) == 5
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    (error,) = [text for text in errors if not text.startswith("hint: ")]
+    assert str(tmp_path / "file") in error

@@ -1,5 +1,6 @@
 """Inputs become local paths, results get a local place."""
 
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from skillbank.errors import MissingFilesError
+from skillbank.errors import MissingFilesError, StorageError
 from skillbank.jobs.record import Job, Request
 from skillbank.jobs.states import State
 from skillbank.skill_info import ActionInfo, Input, Output
@@ -99,6 +100,13 @@ def test_all_missing_inputs_are_told_at_once_with_their_keys(tmp_path: Path, sto
     assert "dataset.c" not in text
     assert "dataset.d" not in text
     assert found.value.exit_code == 3
+
+
+def test_an_input_that_is_a_pipe_is_refused_with_its_key(tmp_path: Path, storage: Storage) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    spec = {"dataset": {"file": str(tmp_path / "pipe")}}
+    with pytest.raises(StorageError, match=r"^dataset\.file: .*/pipe: is a device, a pipe or a socket"):
+        fetch_inputs(spec, info(dataset__file=Input(type="file")), storage)
 
 
 def test_results_go_below_the_root_or_where_the_action_says(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import hashlib
 import logging
 import os
 import re
+import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +36,7 @@ class Site:
         self.status: list[int] = []
         self.cut_at: list[int] = []
         self.retry_after = ""
-        self.length = True
+        self.length: bool | str = True
         self.seen: list[tuple[str, str, str]] = []
         self.url = ""
 
@@ -81,7 +83,8 @@ class Handler(BaseHTTPRequestHandler):
         if site.retry_after:
             self.send_header("Retry-After", site.retry_after)
         if site.length:
-            self.send_header("Content-Length", str(len(body)))
+            stated = site.length if isinstance(site.length, str) and code < 400 else len(body)
+            self.send_header("Content-Length", str(stated))
         else:
             self.send_header("Connection", "close")
             self.close_connection = True
@@ -311,3 +314,72 @@ def test_connections_are_used_again(storage: Storage, site: Site, monkeypatch: p
         site.headers["ETag"] = f'"{version}"'
         storage.fetch(site.url)
     assert len(opened) == 1
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, list[socket.socket]]]:
+    """A server that accepts and never answers: its address, and the connections it has."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    accepted: list[socket.socket] = []
+
+    def accept() -> None:
+        while True:
+            try:
+                accepted.append(listener.accept()[0])
+            except OSError:
+                return
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/file.tar", accepted
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+    for connection in accepted:
+        connection.close()
+
+
+def test_a_server_that_never_answers_is_asked_twice_within_the_time(
+    make_storage: MakeStorage, silent: tuple[str, list[socket.socket]], caplog: pytest.LogCaptureFixture
+) -> None:
+    url, accepted = silent
+    begun = time.monotonic()
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:\d+ did not answer within 0\.1 s\b"):
+        make_storage(timeout_s=0.2).fetch(url)
+    assert 0.2 <= time.monotonic() - begun < 2
+    assert len(accepted) == 2
+    (said,) = [record for record in caplog.records if record.name == "skillbank.storage.retry"]
+    assert said.levelno == logging.WARNING
+    assert re.search(r"did not answer within 0\.1 s; try 2 of 2 in \d\.\d s$", said.getMessage())
+
+
+def test_every_further_try_is_one_warning(
+    storage: Storage, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.status = [503, 500]
+    storage.fetch(site.url)
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.partition(": ")[2].partition(" in ")[0] for text in said] == [
+        "the server answers HTTP 503; try 2 of 3",
+        "the server answers HTTP 500; try 3 of 3",
+    ]
+
+
+@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x"])
+def test_a_redirect_out_of_the_web_is_refused_at_once(storage: Storage, site: Site, target: str) -> None:
+    site.headers["Location"] = target
+    site.head_status = 302
+    with pytest.raises(StorageError, match="redirects to an address that is not of the web") as caught:
+        storage.fetch(site.url)
+    assert "http://, https://" in caught.value.message
+    assert len(site.seen) == 1
+
+
+@pytest.mark.parametrize("stated", ["-5", "many", "1.5", "5, 6"])
+def test_a_length_that_is_no_number_is_a_malformed_answer(storage: Storage, site: Site, stated: str) -> None:
+    site.length = stated
+    with pytest.raises(StorageError, match="the server's answer is malformed: ") as caught:
+        storage.fetch(site.url)
+    if stated != "5, 6":
+        assert f"its Content-Length is '{stated}'" in caught.value.message
+    assert len(site.seen) == 1

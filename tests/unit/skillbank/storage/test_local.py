@@ -198,3 +198,27 @@ def test_a_disk_that_refuses(storage: Storage, tmp_path: Path) -> None:
     assert caught.value.hint
     with pytest.raises(StorageError, match=str(tmp_path / "file")):
         Storage(tmp_path / "file" / "cache").cache.prepare()
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "link to a pipe"])
+def test_devices_and_pipes_are_refused_without_reading(storage: Storage, tmp_path: Path, kind: str) -> None:
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "pipe"
+    if kind != "device":
+        os.mkfifo(path)
+    if kind == "link to a pipe":
+        path = tmp_path / "link"
+        path.symlink_to(tmp_path / "pipe")
+    calls: list[Callable[[], object]] = [
+        lambda: storage.fetch(str(path)),
+        lambda: storage.fetch_any(path.as_uri()),
+        lambda: storage.fetch_tree(str(path)),
+        lambda: storage.list(str(path)),
+        lambda: storage.put(path, str(tmp_path / "copy")),
+    ]
+    for call in calls:
+        with pytest.raises(
+            StorageError, match=rf"^{path}: is a device, a pipe or a socket; allowed: "
+        ) as caught:
+            call()
+        assert caught.value.hint
+    assert not (tmp_path / "copy").exists()
