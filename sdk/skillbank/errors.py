@@ -185,7 +185,7 @@ class BackendError(SkillBankError, RuntimeError):
 
 
 class RuntimeMissingError(BackendError):
-    """An optional part is not installed or not there for this network; the hint says how to get it."""
+    """An optional part is not installed; the hint says how to get it."""
 
     code = "backend.runtime-missing"
 

@@ -270,11 +270,12 @@ def test_gpu_settings_that_disagree_and_what_a_cluster_lacks(machine: Machine) -
     checked = bash(f"skillbank spec validate mask2former train '{fragment}'", work, env)
     assert checked.returncode == 0, checked.stderr
     data = f"--train-dataset-uri {machine.data} --eval-dataset-uri {machine.data}"
-    planned = bash(
-        f"tao mask2former create-job --action train --specs '{fragment}' {data} --dry-run", work, env
-    )
-    assert planned.returncode == 3
-    assert "train.num_nodes" in planned.stderr
+    launch = f"tao mask2former create-job --action train --specs '{fragment}' {data}"
+    refused, planned = bash(launch, work, env), bash(f"{launch} --dry-run", work, env)
+    assert refused.returncode == 3
+    assert "train.num_nodes" in refused.stderr
+    assert planned.returncode == 0, planned.stderr
+    assert "train.num_nodes: 2 is more than local has" in planned.stdout
 
 
 @pytest.mark.parametrize("number", ["C07", "C09", "C11", "E04"])

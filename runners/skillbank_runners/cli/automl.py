@@ -35,9 +35,7 @@ __all__ = ["metrics", "run", "show", "space"]
 
 Keys = Annotated[
     list[str] | None,
-    typer.Option(
-        "--param", metavar="KEY", help="Search this key instead of the default ones; repeat."
-    ),
+    typer.Option("--param", metavar="KEY", help="Search this key instead of the default ones; repeat."),
 ]
 Ranges = Annotated[
     list[str] | None, typer.Option("--range", metavar="KEY=LOW..HIGH", help="Own bounds of a key; repeat.")

@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from skillbank_runners.cli.output import for_people, talk, visible, write
+from skillbank_runners.cli.output import for_people, paint, talk, visible, write
 
 __all__ = ["print_table"]
 
@@ -53,7 +54,7 @@ def _draw(fields: list[str], rows: list[list[str]]) -> None:
         folded = next((i for i in reversed(range(len(wide))) if any(" " in row[i] for row in rows)), None)
         room = width - (needed - wide[folded]) if folded is not None else 0
         if fields and (folded is None or room < _TEXT):
-            _draw_list(fields, rows)
+            _draw_list(fields, rows, width)
             return
         if folded is not None:
             words = max((len(word) for row in every for word in row[folded].split()), default=1)
@@ -74,11 +75,18 @@ def _print_grid(fields: list[str], rows: list[list[str]], wide: list[int], folde
         color_system="standard" if coloured else None,
         force_terminal=coloured,
     )
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, show_header=bool(fields))
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, _GAP, 0, 0),
+        header_style="bold",
+        show_edge=False,
+        show_header=bool(fields),
+    )
     for index, most in enumerate(wide):
         name = fields[index] if fields else ""
         style = "bold" if not fields and not index else None
-        table.add_column(name, min_width=most, no_wrap=index != folded, overflow="fold", style=style)
+        table.add_column(name, width=most, no_wrap=index != folded, overflow="fold", style=style)
     for row in rows:
         names = fields or [row[0]] * len(row)
         table.add_row(*(_tinted(field, text) for field, text in zip(names, row, strict=True)))
@@ -86,18 +94,27 @@ def _print_grid(fields: list[str], rows: list[list[str]], wide: list[int], folde
     write("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
 
 
-def _draw_list(fields: list[str], rows: list[list[str]]) -> None:
+def _draw_list(fields: list[str], rows: list[list[str]], width: int) -> None:
     """One block for each record: its first field, then the others below it."""
     margin = max(len(field) for field in fields) + 4
     lines = []
     for row in rows:
-        lines.append(row[0])
+        lines.append(paint(row[0], "bold", sys.stdout))
         for field, text in zip(fields[1:], row[1:], strict=True):
             if text:
-                first, *more = text.splitlines()
+                first, *more = _folded(text, width - margin)
                 lines.append(f"  {field:<{margin - 2}}{first}")
                 lines += [" " * margin + line for line in more]
     write("\n".join(lines))
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Lines of text, folded between words."""
+    return [
+        part
+        for line in text.splitlines()
+        for part in textwrap.wrap(line, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
+    ]
 
 
 def _widest(text: str) -> int:

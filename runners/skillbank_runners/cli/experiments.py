@@ -99,9 +99,7 @@ def get_automl_param_details(
     action: Action = "train",
     parameters: Annotated[
         str | None,
-        typer.Option(
-            "--parameters", metavar="KEY,KEY", help="These keys; without it all published ones."
-        ),
+        typer.Option("--parameters", metavar="KEY,KEY", help="These keys; without it all published ones."),
     ] = None,
     output: Output = None,
 ) -> None:

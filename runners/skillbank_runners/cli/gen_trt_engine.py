@@ -70,7 +70,7 @@ def build_engine(
         ),
     )
     if dry_run:
-        explain(asked, dry_run=True, output=output)
+        explain(asked, dry_run=True, explained=False, output=output)
         return
     talk(f"the engine takes images of {input_height} x {input_width} pixels, as the ONNX file has them")
     run_in_foreground(asked, output)

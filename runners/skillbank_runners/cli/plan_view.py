@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from skillbank_runners.cli.output import chosen, emit, visible, write
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from skillbank.explain import Row
     from skillbank.plan import Plan
 
-__all__ = ["axis_record", "plan_record", "plan_text", "show_plan", "terminal_width"]
+__all__ = ["axis_record", "plan_record", "plan_text", "show_plan", "terminal_width", "value_lines"]
 
 _NARROWEST = 40
 
@@ -34,10 +34,14 @@ def terminal_width() -> int:
 
 
 def plan_record(plan: Plan, *, explained: bool = True) -> dict[str, Any]:
-    """The plan as a record: route, devices, command, what waits for the parent, spec; `explained` adds origins."""
+    """The plan as a record.
+
+    Args:
+        explained: adds the origin of every value.
+    """
     from skillbank.explain import explain_spec
 
-    record = {
+    record: dict[str, Any] = {
         "network": plan.spec.network,
         "action": plan.spec.action,
         "route": plan.decision.route,
@@ -137,9 +141,9 @@ def plan_text(plan: Plan, *, explained: bool = False, width: int = 80) -> str:
         for line in _entry(item.key, item.uri, "optional" if item.optional else "", width)
     ]
     lines += _section("Data files", files)
-    lines += _section("Values that are no defaults", _value_lines(named, plan, width))
+    lines += _section("Values that are no defaults", value_lines(named, plan.deferred, width))
     if explained:
-        lines += _section("Defaults", _value_lines(others, plan, width))
+        lines += _section("Defaults", value_lines(others, plan.deferred, width))
     else:
         lines += ["", f"{len(others)} more values are defaults; --explain lists them"]
     lines += _section("Notes", [line for note in plan.notes for line in _folded(note, width)])
@@ -181,12 +185,11 @@ def _search_lines(plan: Plan, width: int) -> list[str]:
     return lines
 
 
-def _value_lines(rows: Iterable[Row], plan: Plan, width: int) -> list[str]:
+def value_lines(rows: Iterable[Row], deferred: Mapping[str, str], width: int) -> list[str]:
+    """Key, value and origin of every row, indented; defaults carry no origin."""
     lines: list[str] = []
     for row in rows:
-        value = (
-            f"later: {plan.deferred[row.key]}" if row.deferred else json.dumps(row.value, ensure_ascii=False)
-        )
+        value = f"later: {deferred[row.key]}" if row.deferred else json.dumps(row.value, ensure_ascii=False)
         origin = "" if row.origin == "default" else row.origin + (f": {row.detail}" if row.detail else "")
         lines += _entry(row.key, value, origin, width)
     return lines

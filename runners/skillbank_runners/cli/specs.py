@@ -9,7 +9,8 @@ import typer
 
 from skillbank.errors import MissingValueError, UsageError, collect
 from skillbank_runners.cli.options import NetworkWord, Output
-from skillbank_runners.cli.output import emit, talk, to_yaml, write
+from skillbank_runners.cli.output import chosen, emit, talk, to_yaml, visible, write
+from skillbank_runners.cli.plan_view import terminal_width, value_lines
 
 if TYPE_CHECKING:
     from skillbank.specs.load import ResolvedSpec
@@ -25,7 +26,6 @@ Words = Annotated[
 ]
 
 _KEY_COLUMNS = ("key", "type", "default", "allowed", "automl", "description")
-_ORIGIN_COLUMNS = ("key", "value", "origin", "detail")
 
 
 def split_words(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
@@ -154,7 +154,12 @@ def explain(network: NetworkWord, action: ActionWord, words: Words = None, outpu
 
     spec_class(network, action)
     resolved = _resolved(network, action, words, draft=True)
-    emit([row.to_dict() for row in explain_spec(resolved)], output, columns=_ORIGIN_COLUMNS, name="key")
+    rows = explain_spec(resolved)
+    if chosen(output) == "table":
+        lines = value_lines(rows, {}, terminal_width())
+        write("\n".join(visible(line.removeprefix("  ")) for line in lines))
+    else:
+        emit([row.to_dict() for row in rows], output, name="key")
     for note in resolved.notes:
         talk(f"note: {note}")
 
@@ -168,7 +173,7 @@ def keys(
     ] = None,
     popular: Annotated[bool, typer.Option("--popular", help="Keys that are often edited.")] = False,
     automl: Annotated[
-        bool, typer.Option("--automl", help="Keys published for searches: varied by default, or when named.")
+        bool, typer.Option("--automl", help="Keys that searches vary by default, or when named.")
     ] = False,
     output: Output = None,
 ) -> None:

@@ -24,7 +24,8 @@ _YAML_BOOL = {True: "on", False: "off"}
 
 _KIND = r"(?:hyper[- ]?param(?:eter)?s?|param(?:eter)?|grid|random|bayesian|learning[- ]rate)"
 _SEARCH = (
-    rf"(?:{_KIND}[- ])?(?:search(?:es)?(?!\s+(?:space|results?|for|in|the)\b)|sweep(?:s|ing)?|(?<!fine[- ])tuning)"
+    rf"(?:{_KIND}[- ])?(?:search(?:es)?(?!\s+(?:space|results?|for|in|the)\b)|sweep(?:s|ing)?"
+    r"|(?<!fine[- ])tuning)"
     rf"|{_KIND}[- ]optimi[sz]ation"
 )
 _THING = rf"(?:auto[- ]?ml|hpo|{_SEARCH})"

@@ -12,6 +12,7 @@ from job_bench import Bench, Recorder, join_network
 import skillbank
 from skillbank.create import create_job, finalize
 from skillbank.errors import (
+    InvalidValueError,
     JobError,
     JobFailedError,
     LaunchError,
@@ -150,7 +151,7 @@ def test_a_network_without_implementation_says_what_works(
         create(bench)
 
     assert caught.value.message == (
-        "this version has no implementation of mask2former yet; specs, schemas and playbooks are complete"
+        "this version has no implementation of mask2former yet; there is nothing to install"
     )
     assert "--dry-run" in caught.value.hint
 
@@ -331,6 +332,17 @@ def test_devices_are_those_given_at_the_start(bench: Bench) -> None:
     train = finalize(bench.store, job).nested()["train"]
 
     assert (train["num_gpus"], train["gpu_ids"]) == (2, [1, 2])
+
+
+def test_more_gpus_than_there_are_is_an_error_of_the_launch(bench: Bench) -> None:
+    options: dict[str, Any] = {"datasets": LOCAL, "overrides": ["train.num_gpus=4"]}
+
+    with pytest.raises(InvalidValueError, match=r"train\.num_gpus: 4 is more than"):
+        create(bench, launcher=Recorder(gpus=1), **options)
+    dry = create(bench, launcher=Recorder(gpus=1), dry_run=True, **options)
+
+    assert dry.message.startswith("dry run")
+    assert bench.store.list() == []
 
 
 def test_the_debug_launcher_runs_the_job_here(bench: Bench) -> None:

@@ -1,3 +1,5 @@
+import traceback
+
 import pytest
 
 from skillbank import errors
@@ -80,3 +82,10 @@ def test_many_problems_become_one_error_of_their_stage(
 def test_a_single_problem_is_itself() -> None:
     problem = ConflictError("x")
     assert collect([problem], "spec") is problem
+
+
+def test_a_traceback_shows_the_hint() -> None:
+    error = NotFoundError("no such job", hint="skillbank jobs list")
+    assert str(error) == "no such job"
+    assert "".join(traceback.format_exception(error)).splitlines()[-1] == "hint: skillbank jobs list"
+    assert not getattr(SpecError("x"), "__notes__", [])

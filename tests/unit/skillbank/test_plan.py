@@ -22,6 +22,7 @@ from skillbank.errors import (
 from skillbank.explain import explain_spec
 from skillbank.jobs.record import Datasets, Job
 from skillbank.plan import Plan, plan_job, run_in_process
+from skillbank.specs.load import default_spec
 
 DATA = Datasets(train=("s3://bucket/train",), eval="s3://bucket/eval", format="coco_panoptic")
 ROOMS = Datasets(train=("s3://bucket/rooms",), eval="s3://bucket/rooms")
@@ -144,10 +145,71 @@ def test_neither_datasets_nor_spec_lists_everything(bench: Bench) -> None:
 
 def test_constants_yield_to_the_spec(bench: Bench) -> None:
     plain = plan(bench, "nvpanoptix3d", "train", datasets=ROOMS)
-    own = plan(bench, "nvpanoptix3d", "train", datasets=ROOMS, specs={"dataset": {"contiguous_id": False}})
+    own = plan(bench, "nvpanoptix3d", "train", datasets=ROOMS, specs={"dataset": {"iso_value": 3.0}})
 
-    assert value(plain, "dataset.contiguous_id") is True
-    assert value(own, "dataset.contiguous_id") is False
+    assert value(plain, "dataset.iso_value") == 1.0
+    assert (value(own, "dataset.iso_value"), origin(own, "dataset.iso_value")) == (3.0, ("file", "spec"))
+    assert any(note.startswith("dataset.iso_value: 3.0 of spec is used") for note in own.notes)
+
+
+def outcome(found: Plan) -> dict[str, tuple[Any, str, str]]:
+    return {row.key: (row.value, row.origin, row.detail) for row in explain_spec(found.spec, found.deferred)}
+
+
+@pytest.mark.parametrize(
+    ("network", "base"),
+    [
+        ("mask2former", "mask2former-swin-large-in22k"),
+        ("oneformer", None),
+        ("nvpanoptix3d", None),
+        ("sparse4d", None),
+    ],
+)
+def test_a_printed_default_spec_is_no_choice(bench: Bench, network: str, base: str | None) -> None:
+    options: dict[str, Any] = {"datasets": ROOMS, "base_experiment_id": base}
+
+    printed = plan(bench, network, "train", specs=default_spec(network, "train"), **options)
+    empty = plan(bench, network, "train", specs="{}", **options)
+
+    assert outcome(printed) == outcome(empty)
+    assert printed.notes == empty.notes
+
+
+def test_what_wins_over_printed_defaults(bench: Bench) -> None:
+    specs = default_spec("mask2former", "train")
+    specs["model"]["mask_former"]["num_object_queries"] = 150
+    options: dict[str, Any] = {"specs": specs, "base_experiment_id": "mask2former-swin-large-in22k"}
+
+    found = plan(bench, "mask2former", "train", datasets=ROOMS, **options)
+    typed = plan(
+        bench, "mask2former", "train", datasets=ROOMS, overrides=["dataset.train.type=ade"], **options
+    )
+
+    assert (value(found, "dataset.train.type"), origin(found, "dataset.train.type")[0]) == (
+        "coco_panoptic", "dataset",
+    )  # fmt: skip
+    assert (value(found, "model.backbone.swin.type"), origin(found, "model.backbone.swin.type")[0]) == (
+        "large", "base-experiment",
+    )  # fmt: skip
+    assert value(found, "model.mask_former.num_object_queries") == 150
+    assert any("150 of spec is used, base experiment" in note and "200" in note for note in found.notes)
+    assert (value(typed, "dataset.train.type"), origin(typed, "dataset.train.type")[0]) == ("ade", "override")
+
+
+@pytest.mark.parametrize("network", ["mask2former", "oneformer"])
+def test_the_size_of_the_backbone_shows_in_the_plan(bench: Bench, network: str) -> None:
+    specs, swin = default_spec(network, "train"), "model.backbone.swin"
+
+    found = plan(bench, network, "train", datasets=ROOMS, specs=specs, overrides=[f"{swin}.type=base"])
+    own = plan(
+        bench, network, "train", datasets=ROOMS, specs=specs,
+        overrides=[f"{swin}.type=base", f"{swin}.depths=[2,2,6,2]"],
+    )  # fmt: skip
+
+    sizes = [value(found, f"{swin}.{name}") for name in ("embed_dim", "depths", "num_heads")]
+    assert sizes == [128, [2, 2, 18, 2], [4, 8, 16, 32]]
+    assert origin(found, f"{swin}.embed_dim") == ("default", f"follows {swin}.type")
+    assert (value(own, f"{swin}.embed_dim"), value(own, f"{swin}.depths")) == (128, [2, 2, 6, 2])
 
 
 def test_a_format_told_by_the_spec_sets_what_follows(bench: Bench) -> None:
@@ -316,7 +378,7 @@ def test_the_parent_gives_checkpoint_and_model(bench: Bench) -> None:
 
 
 def test_the_model_of_the_parent_beats_defaults_in_the_file(bench: Bench) -> None:
-    """A printed default spec names every key; that is no wish for another architecture."""
+    """A printed default spec names every key; that is no wish for another architecture, and needs no note."""
     parent = trained(bench, specs={"model": {"mask_former": {"num_object_queries": 50}}})
     options: dict[str, Any] = {"parent_job_id": parent.id, "datasets": Datasets(eval="s3://bucket/e")}
     printed = {"model": {"mask_former": {"num_object_queries": 100}}}
@@ -328,7 +390,7 @@ def test_the_model_of_the_parent_beats_defaults_in_the_file(bench: Bench) -> Non
     )
 
     assert value(found, "model.mask_former.num_object_queries") == 50
-    assert any("num_object_queries" in note and "50" in note for note in found.notes)
+    assert not [note for note in found.notes if "num_object_queries" in note]
     assert value(wished, "model.mode") == "semantic"
     assert any("model.mode" in note and "semantic" in note for note in wished.notes)
     assert value(forced, "model.mask_former.num_object_queries") == 100
@@ -426,9 +488,14 @@ def test_the_stage_follows_the_parent(bench: Bench) -> None:
         "train",
         parent_job_id=first.id,
         datasets=ROOMS,
-        specs={"dataset": {"enable_3d": False}},
+        overrides=["dataset.enable_3d=false"],
     )
+    printed = plan(
+        bench, "nvpanoptix3d", "train", parent_job_id=first.id, datasets=ROOMS,
+        specs=default_spec("nvpanoptix3d", "train"),
+    )  # fmt: skip
 
+    assert value(printed, "dataset.enable_3d") is True
     assert value(after_first, "dataset.enable_3d") is True
     assert origin(after_first, "dataset.enable_3d") == ("parent", f"follows job {first.id}")
     assert value(evaluated, "dataset.enable_3d") is True
@@ -460,14 +527,18 @@ def test_gpus_that_disagree_are_reconciled(bench: Bench) -> None:
 
 
 def test_more_gpus_than_there_are(bench: Bench) -> None:
-    error = refused(
+    """A plan may be made for a larger machine."""
+    found = plan(
         bench, "mask2former", "train", datasets=DATA, launcher=Recorder(gpus=1),
         specs={"train": {"num_gpus": 8, "num_nodes": 2}},
     )  # fmt: skip
 
-    assert isinstance(error, InvalidValueError)
-    assert keys_of(error) == {"train.num_gpus", "train.num_nodes"}
-    assert error.exit_code == 3
+    assert (found.bundle.gpus, found.bundle.nodes, value(found, "train.num_gpus")) == (8, 2, 8)
+    assert sum("a launch here is refused" in note for note in found.notes) == 2
+    assert isinstance(found.shortage, InvalidValueError)
+    assert keys_of(found.shortage) == {"train.num_gpus", "train.num_nodes"}
+    assert found.shortage.exit_code == 3
+    assert "--backend-type" not in str(found.shortage.to_dict())
 
 
 def test_without_a_gpu_one_gpu_means_the_processor(bench: Bench) -> None:

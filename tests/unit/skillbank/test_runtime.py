@@ -1,6 +1,6 @@
 import pytest
 
-from skillbank.errors import RuntimeMissingError
+from skillbank.errors import NotInThisVersionError, RuntimeMissingError
 from skillbank.runtime import has_implementation, is_installed, require_runtime
 from skillbank.specs.base import Network
 
@@ -48,3 +48,16 @@ def test_direct_training_needs_no_search_engine(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("skillbank.runtime.is_installed", lambda module: module != "optuna")
 
     require_runtime(network("json"))
+
+
+def test_a_network_that_is_not_here_comes_before_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("skillbank.runtime.is_installed", lambda module: False)
+
+    with pytest.raises(NotInThisVersionError, match="there is nothing to install") as caught:
+        require_runtime(network("json"))
+
+    assert "pip" not in caught.value.hint
+    assert caught.value.code == "backend.not-in-this-version"
+    assert caught.value.exit_code == 5

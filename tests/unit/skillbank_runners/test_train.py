@@ -125,9 +125,9 @@ def test_validation_does_not_disturb_training_and_its_numbers_go_with_their_weig
     assert validated == [4, 5]
     events = [event for event in rarely.events if "val_loss" in event.get("kpi", {})]
     assert [event["message"] for event in events] == [
-        "epoch 2: validation after 3 batches",
-        "epoch 4 done",
-        "epoch 5 done",
+        "epoch 3: validation after 3 batches",
+        "epoch 5 of 6 done",
+        "epoch 6 of 6 done",
     ]
     assert [events[1]["kpi"]["val_loss"], events[2]["kpi"]["val_loss"]] == [
         often.artifacts[epoch].metrics["val_loss"] for epoch in (4, 5)
@@ -202,7 +202,7 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(tmp_path: Path) -> N
     with pytest.raises(JobFailedError) as found:
         run_toy(folder, **settings, dataset__train_file=str(bad), train__num_epochs=3)
     text = found.value.message
-    assert "epoch 1, step " in text
+    assert "epoch 2, step " in text
     assert "p17" in text
     assert "the loss is nan" in text
     assert "lower train.optim.lr" in found.value.hint

@@ -129,3 +129,10 @@ def test_settings_are_a_map(raw: object) -> None:
 def test_keys_are_a_list_of_texts(keys: object) -> None:
     with pytest.raises(InvalidValueError, match="use a list of dotted keys"):
         read_settings({"keys": keys})
+
+
+@pytest.mark.parametrize("key", ["wandb.enable", "results_dir", "model_name"])
+def test_names_and_places_are_never_searched(key: str) -> None:
+    with pytest.raises(InvalidValueError, match="not a hyper-parameter") as caught:
+        search_space("mask2former", BASE, keys=[key], overrides={key: Override(choices=("a", "b"))})
+    assert "--automl" in caught.value.hint

@@ -33,6 +33,11 @@ data_sources:
     model.embed_dims:
       value_from_metadata: {key: dataset_format, mapping: {panoptic: 64, "*": 32}, default: 16}
     model.device: {value: cpu}
+    model.name:
+      source: [train_datasets]
+      path_from_format: {panoptic: fine.json, "*": map.json}
+      alternatives: [map.json]
+      optional: true
   evaluate:
     dataset.root: {source: [inference_dataset], optional: true}
 spec_params:

@@ -29,6 +29,7 @@ def test_actions(bank: Path) -> None:
     table = block(bank, "actions")
     assert row(table, "`train`")[1:4] == ["Trains.", "`tao model plain train -e SPEC`", "`dataset.root`"]
     assert row(table, "`train`")[4:] == ["`.pth`", "`.pth`"]
+    assert row(table, "`evaluate`")[3] == "`evaluate.checkpoint` or `evaluate.engine`"
     assert row(table, "`export`")[3] == "`export.checkpoint`, `export.inputs`, `export.format`"
     assert "fly" not in table
 
@@ -42,6 +43,8 @@ def test_data_sources(bank: Path) -> None:
     width = row(table, "train | `model.embed_dims`")
     assert width[2:4] == ["`dataset_format`", "panoptic: `64`, other: `32`, not given: `16`"]
     assert row(table, "train | `model.device`")[2:4] == ["constant", "`cpu`"]
+    label_map = row(table, "train | `model.name`")
+    assert label_map[3] == "panoptic: `fine.json` (or `map.json`), other: `map.json`"
     assert row(table, "evaluate | `dataset.root`")[2:] == ["inference", "its root", "", "yes"]
 
 

@@ -11,6 +11,7 @@ from skillbank.resolve.datasets import (
     build_spec_overrides,
     check_data,
     dataset_format,
+    missing_data,
     resolve_data_sources,
     settle,
 )
@@ -97,6 +98,30 @@ def test_b04_a_missing_dataset_lists_every_key_with_its_flag() -> None:
 def test_b04_nothing_given_is_an_error_for_every_action(action: str) -> None:
     with pytest.raises(MissingValueError):
         build_spec_overrides("nvpanoptix3d", action)
+
+
+def test_missing_data_is_what_a_launch_without_datasets_asks_for() -> None:
+    def keys(network: str, action: str, **flat: str) -> set[str | None]:
+        return {problem.key for problem in missing_data(network, action, flat)}
+
+    everything = keys("oneformer", "train")
+    assert {"dataset.train.images", "dataset.val.annotations", "dataset.label_map"} <= everything
+    assert keys("oneformer", "export") == set()
+    left = keys("oneformer", "train", **{"dataset.train.images": "/t", "dataset.val.images": "/v"})
+    assert left == set()
+
+
+def test_an_alternative_never_repeats_the_path() -> None:
+    found = resolve_data_sources("mask2former", "train", Datasets(train=(T,), eval=E, format="coco"), None)
+    panoptic = resolve_data_sources(
+        "mask2former", "train", Datasets(train=(T,), eval=E, format="coco_panoptic"), None
+    )
+
+    of = {item.key: item.alternatives for item in found.expected}
+    assert of["dataset.label_map"] == ()
+    assert {item.key: item.alternatives for item in panoptic.expected}["dataset.label_map"] == (
+        f"{T}/label_map.json",
+    )
 
 
 def test_export_needs_no_data() -> None:

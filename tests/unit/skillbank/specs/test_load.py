@@ -23,6 +23,7 @@ from skillbank.specs.load import (
     ResolvedSpec,
     build_spec,
     canonical,
+    chosen,
     default_spec,
     load_yaml,
     missing_keys,
@@ -85,6 +86,26 @@ def test_lists_are_replaced_and_defaults_are_not_shared() -> None:
     first["train"]["optim"]["scales"]["backbone"]["lr_mult"] = 9
     assert train().nested()["train"]["optim"]["milestones"] == [8, 9]
     assert train().nested()["train"]["optim"]["scales"] == {"backbone": {"lr_mult": 0.2}}
+
+
+def test_a_file_value_that_equals_the_default_is_no_choice() -> None:
+    base = Layer("base-experiment", "b", {"train.num_epochs": 3, "train.level": 2, "model.embed_dims": 64})
+    printed = {**default_spec("plain", "train"), "model": {"embed_dims": 32, "head_dims": 256}}
+
+    found = build_spec("plain", "train", [base, Layer("file", "f", printed)], draft=True)
+
+    nested = found.nested()
+    assert (nested["train"]["num_epochs"], nested["train"]["level"]) == (3, 2)
+    assert (nested["model"]["embed_dims"], nested["model"]["head_dims"]) == (32, 32)
+    assert found.origins["train.fast"].kind == "default"
+    assert "model.embed_dims: 32 of f is used, base experiment b has 64" in found.notes
+    typed = build_spec("plain", "train", [base, Layer("override", "", {"train.num_epochs": 10})], draft=True)
+    assert typed.nested()["train"]["num_epochs"] == 10
+
+
+def test_only_real_equals_of_a_default_are_left_out() -> None:
+    flat = {"train.level": True, "train.num_gpus": 1, "train.optim.norm_type": 2, "model.aux.type": None}
+    assert chosen("plain", "train", flat) == {"train.level": True, "model.aux.type": None}
 
 
 def test_a_file_value_that_loses_to_a_dataset_is_noted() -> None:

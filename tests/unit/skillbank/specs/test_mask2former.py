@@ -9,7 +9,7 @@ import pytest
 from skillbank.errors import ConflictError, InvalidValueError, MissingValueError, SpecError
 from skillbank.metrics import find_metric, primary_metric
 from skillbank.specs import network
-from skillbank.specs._segmentation import SWIN_SIZES, Swin, swin_dims
+from skillbank.specs._segmentation import SWIN_SIZES, Swin, SwinDims, swin_dims
 from skillbank.specs.base import field_note, walk
 from skillbank.specs.load import Layer, build_spec, missing_keys, read_spec
 
@@ -188,11 +188,14 @@ def test_export_sizes_are_multiples_of_32() -> None:
 
 
 def test_swin_size_follows_the_type_unless_a_value_is_given() -> None:
-    assert swin_dims(Swin()) == SWIN_SIZES["tiny"]
-    assert swin_dims(Swin(type="large")) == SWIN_SIZES["large"]
-    own = swin_dims(Swin(type="large", embed_dim=384))
+    def dims(**swin: Any) -> SwinDims:
+        return swin_dims(spec({"model": {"backbone": {"swin": swin}}}).model.backbone.swin)
+
+    assert dims() == swin_dims(Swin()) == SWIN_SIZES["tiny"]
+    assert dims(type="large") == SWIN_SIZES["large"]
+    own = dims(type="large", embed_dim=384)
     assert (own.embed_dim, own.depths) == (384, SWIN_SIZES["large"].depths)
-    assert swin_dims(Swin(type=None, embed_dim=24)).embed_dim == 24
+    assert dims(type=None, embed_dim=24).embed_dim == 24
 
 
 def test_base_experiments_are_valid_and_the_first_needs_no_download() -> None:

@@ -224,8 +224,10 @@ def test_the_other_way_to_write_clipping_counts_when_written(
 
 def test_swin_is_large_unless_a_type_is_given() -> None:
     assert swin_dims(OneFormerSwin()) == SWIN_SIZES["large"]
-    assert swin_dims(OneFormerSwin(type="tiny")) == SWIN_SIZES["tiny"]
-    assert swin_dims(OneFormerSwin(embed_dim=96, num_heads=[3, 6, 12, 24])).embed_dim == 96
+    tiny = spec({"model": {"backbone": {"swin": {"type": "tiny"}}}})
+    own = spec({"model": {"backbone": {"swin": {"embed_dim": 96, "num_heads": [3, 6, 12, 24]}}}})
+    assert swin_dims(tiny.model.backbone.swin) == SWIN_SIZES["tiny"]
+    assert swin_dims(own.model.backbone.swin).embed_dim == 96
 
 
 def test_base_experiments_are_valid_and_the_first_needs_no_download() -> None:

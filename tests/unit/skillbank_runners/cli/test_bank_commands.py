@@ -45,6 +45,12 @@ def test_doctor_names_a_fix_behind_everything_that_is_missing(
     assert checks["program"]["ok"]
     assert checks["store"]["ok"]
     assert not checks["s3"]["ok"]
+    assert checks["s3"]["status"] == "optional"
+    assert checks["program"]["status"] == "ok"
+    optional = {"optional", "ok", "not in this version"}
+    assert {
+        row["status"] for name, row in checks.items() if name.startswith(("extra", "network"))
+    } <= optional
     assert all(row["fix"] for row in checks.values() if not row["ok"])
     assert checks["extra trt"]["ok"] or "skillbank[trt]" in checks["extra trt"]["fix"]
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "never-shown-1")
@@ -134,6 +140,13 @@ def test_overrides_and_what_is_missing(cli: Callable) -> None:
     assert "dataset.val.json_path" in refused.err
     found = cli(*words, "--eval", "s3://bucket/eval").json()
     assert found["dataset.train.json_path"] == "s3://bucket/train/meta/train.json"
+
+
+def test_overrides_without_format_are_those_of_the_default_format(cli: Callable) -> None:
+    words = ("skillbank", "overrides", "mask2former", "train", "--train", "/t", "--eval", "/v")
+    found = cli(*words).json()
+    assert found["dataset.train.type"] == found["dataset.val.type"] == "coco_panoptic"
+    assert found == cli(*words, "--format", "coco_panoptic").json()
 
 
 def test_data_check_lists_all_that_is_missing(cli: Callable, tmp_path: Path) -> None:

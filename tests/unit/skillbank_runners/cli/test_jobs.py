@@ -98,6 +98,22 @@ def test_show_has_history_artifacts_and_progress(store: JobStore, cli: Callable,
     ]
 
 
+def test_a_job_is_shown_to_people_without_json(store: JobStore, cli: Callable) -> None:
+    error = {"code": "job.failed", "message": "the loss is nan", "hint": "lower train.optim.lr"}
+    made = job(store, State.RUNNING, State.ERROR, error=error)
+    reported(made)
+    lines = cli("skillbank", "jobs", "show", made.id, "-o", "table").out.splitlines()
+    named = {line.split()[0]: line.split(None, 1)[1] for line in lines}
+    assert named["error"] == "the loss is nan"
+    assert named["hint:"] == "lower train.optim.lr"
+    assert named["progress"] == "epoch 2 of 2"
+    assert named["history"] == f"3 states: skillbank jobs history {made.id}"
+    assert not any("{" in line for line in lines)
+    status = cli("tao", "mask2former", "get-job-status", made.id, "-o", "table").out
+    assert "epoch 2 of 2" in status
+    assert "{" not in status
+
+
 def test_status_without_anything_reported(store: JobStore, cli: Callable) -> None:
     status = cli("tao", "mask2former", "get-job-status", job(store).id).json()
     assert (status["state"], status["epoch"], status["metrics"]) == ("pending", None, {})

@@ -100,3 +100,51 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     assert paint("error: ", "red", io.StringIO()) == "error: "
     monkeypatch.setenv("NO_COLOR", "1")
     assert paint("error: ", "red", Terminal()) == "error: "
+
+
+PATH = "/somewhere/" + "deep/" * 20 + "weights.pth"
+
+
+def shown(data: object, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lines of a table on a terminal of 80 columns."""
+    screen = Terminal()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    emit(data, None)
+    return screen.getvalue().splitlines()
+
+
+def test_nothing_is_folded_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
+    emit([{"id": "a-1", "path": PATH, "message": "word " * 100 + "end"}], "table")
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.split()[:2] == ["a-1", PATH]
+    assert row.endswith("word end")
+
+
+def test_a_terminal_folds_the_last_text_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": "mask2former-train-0a1b2c", "message": "a long explanation " * 6, "state": "done"}]
+    lines = shown(rows, monkeypatch)
+    assert len(lines) > 2
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[1].startswith("mask2former-train-0a1b2c  a long")
+    assert set(" ".join(lines).split()) == {
+        "id", "message", "state", "mask2former-train-0a1b2c", "a", "long", "explanation", "done",
+    }  # fmt: skip
+
+
+def test_a_table_that_does_not_fit_becomes_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown([{"id": "a-1", "path": PATH, "epoch": None, "message": "word " * 20}], monkeypatch)
+    assert lines[:2] == ["a-1", f"  path     {PATH}"]
+    assert lines[2].startswith("  message  word word")
+    assert len(lines) == 4
+    assert all(len(line) <= 80 for line in lines[2:])
+
+
+def test_a_record_keeps_paths_whole_and_shows_errors_as_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = {"code": "job.failed", "message": "it broke", "hint": "try again"}
+    lines = shown({"id": "a-1", "results_dir": PATH, "error": error, "metrics": {"loss": 0.5}}, monkeypatch)
+    assert f"results_dir  {PATH}" in lines
+    assert [line.split(None, 1) for line in lines[2:3]] == [["error", "it broke"]]
+    assert lines[3].strip() == "hint: try again"
+    assert lines[4].split() == ["metrics", "loss=0.5"]

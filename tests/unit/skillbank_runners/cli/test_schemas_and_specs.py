@@ -128,7 +128,12 @@ def test_schema_errors_name_what_there_is(cli: Callable) -> None:
 
 def test_automl_defaults_and_details(cli: Callable) -> None:
     keys = cli("tao", "mask2former", "get-automl-defaults").json()
-    assert "train.optim.lr" in keys
+    assert all(row["published"] for row in keys)
+    searched = [row["parameter"] for row in keys if row["searched_by_default"]]
+    drawn = cli("skillbank", "automl", "space", "mask2former", "-o", "id").out.split()
+    assert "train.optim.lr" in searched
+    assert sorted(searched) == sorted(drawn)
+    assert len(searched) < len(keys)
     (row,) = cli("tao", "mask2former", "get-automl-param-details", "--parameters", "train.optim.lr").json()
     assert (row["parameter"], row["type"], row["default"]) == ("train.optim.lr", "number", 0.0002)
     assert len(cli("tao", "mask2former", "get-automl-param-details").json()) == len(keys)
@@ -163,6 +168,7 @@ def test_missing_values_are_listed_and_with_complete_refused(cli: Callable) -> N
     assert seen.code == 0
     missing = seen.json()["missing"]
     assert "evaluate.checkpoint" in missing
+    assert {"dataset.val.images", "dataset.val.annotations", "dataset.label_map"} <= set(missing)
     assert "note: still empty" in seen.err
     refused = cli(*words, "--complete")
     assert refused.code == 3
@@ -205,4 +211,9 @@ def test_keys_can_be_searched(cli: Callable) -> None:
     popular = cli("skillbank", "spec", "keys", "mask2former", "train", "--popular").json()
     assert popular == [row for row in rows if row["popular"]]
     searchable = cli("skillbank", "spec", "keys", "mask2former", "train", "--automl").json()
-    assert {row["automl"] for row in searchable} <= {"default", "on request"}
+    assert {row["automl"] for row in searchable} == {"default", "when named"}
+    published = cli("tao", "mask2former", "get-automl-defaults", "-o", "id").out.split()
+    assert sorted(row["key"] for row in searchable) == sorted(published)
+    by_default = [row["key"] for row in searchable if row["automl"] == "default"]
+    assert by_default == cli("skillbank", "automl", "space", "mask2former", "-o", "id").out.split()
+    assert cli("skillbank", "spec", "keys", "mask2former", "export", "--automl").json() == []

@@ -19,10 +19,15 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
+PLAN = ("--dry-run", "--explain")
+
+
 def plan(cli: Callable, *words: str) -> dict[str, Any]:
     """The plan of a training job with datasets."""
     data = ("--train-dataset-uri", "s3://bucket/train", "--eval-dataset-uri", "s3://bucket/eval")
-    seen = cli("tao", "mask2former", "create-job", "--action", "train", *data, "--dry-run", *words)
+    seen = cli(
+        "tao", "mask2former", "create-job", "--action", "train", *data, "--dry-run", "--explain", *words
+    )
     assert seen.code == 0, seen.err
     found: dict[str, Any] = seen.json()
     return found
@@ -144,9 +149,11 @@ def test_explain_is_talk_unless_nothing_is_started(
     )
     seen = cli(*words, "--explain")
     assert (seen.code, seen.out) == (5, "")
-    assert f"7  (file: {spec})" in seen.err
+    assert "train.num_epochs = 7" in seen.err
+    assert f"file: {spec}" in seen.err.replace("\n      ", " ")
     assert "dataset.train.img_dir" in seen.err
-    assert "all others are defaults" in seen.err
+    assert "Defaults:\n" in seen.err
+    assert "there is nothing to install" in seen.err
 
 
 def test_the_launcher_form_plans_too_and_keeps_the_folder(
@@ -166,3 +173,86 @@ def test_the_launcher_form_plans_too_and_keeps_the_folder(
     refused = cli("tao", "model", "mask2former", "train", *words, "more")
     assert refused.code == 2
     assert "'more' is no setting" in refused.err
+
+
+DATA = ("--train", "s3://bucket/coco", "--eval", "s3://bucket/coco")
+
+
+@pytest.mark.parametrize("form", [("tao", "model", "mask2former", "train"), ("tao", "mask2former", "train")])
+def test_the_launcher_form_takes_the_flags_that_its_hints_name(form: tuple[str, ...], cli: Callable) -> None:
+    refused = cli(*form, "-e", "{}", "--dry-run")
+    assert refused.code == 3
+    assert "hint: --train-dataset-uri URI, or dataset.train.img_dir=PATH" in refused.err
+    seen = cli(*form, "-e", "{}", "--dry-run", *DATA, "--dataset-format", "coco_panoptic")
+    assert seen.code == 0, seen.err
+    assert seen.json()["spec"]["dataset"]["val"]["img_dir"].startswith("s3://bucket/coco/")
+    based = cli(*form, "-e", "{}", "--dry-run", *DATA, "--base-experiment-id", "mask2former-swin-large-in22k")
+    assert based.json()["base_experiment_id"] == "mask2former-swin-large-in22k"
+    assert cli(*form, "-e", "{}", "--dry-run", *DATA, "--parent-job-id", "nothing").code == 4
+    for flag in ("--inference-dataset-uri", "--calibration-dataset-uri"):
+        assert cli(*form, "-e", "{}", "--dry-run", *DATA, flag, "s3://bucket/more").code == 0
+
+
+def test_the_older_client_plans_too(cli: Callable) -> None:
+    words = (
+        "experiment-run-action",
+        "--action",
+        "train",
+        "--id",
+        "main",
+        "--specs",
+        "{}",
+        *DATA,
+        "--dry-run",
+    )
+    seen = cli("tao-client", "mask2former", *words)
+    assert seen.code == 0, seen.err
+    assert (seen.json()["network"], seen.json()["action"]) == ("mask2former", "train")
+    convert = (
+        "dataset-run-action",
+        "--action",
+        "dataset_convert",
+        "--id",
+        "x",
+        "--train",
+        "s3://bucket/scenes",
+    )
+    found = cli("tao-client", "sparse4d", *convert, "--dry-run")
+    assert found.code == 0, found.err
+    assert found.json()["action"] == "dataset_convert"
+    assert not JobStore().list()
+
+
+def test_origins_come_with_explain_only_and_results_have_a_place(cli: Callable, own_home: Path) -> None:
+    words = ("tao", "mask2former", "create-job", "--action", "train", *DATA, "--dry-run")
+    short = cli(*words).json()
+    assert "origins" not in short
+    assert short["results_dir"] == str(own_home / "store" / "jobs" / "JOB" / "results")
+    assert len(cli(*words, "--explain").json()["origins"]) > 100
+
+
+def test_the_plan_of_a_search_shows_the_search(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("skillbank", "automl", "run", "mask2former", *DATA, "--trials", "8", "--algorithm", "random")
+    search = cli(*words, "--dry-run").json()["automl"]
+    assert (search["algorithm"], search["trials"], search["direction"]) == ("random", 8, "max")
+    assert search["metric"]
+    assert search["space"] == cli("skillbank", "automl", "space", "mask2former").json()
+    text = cli(*words, "--dry-run", "-o", "table").out
+    assert "random, 8 trials, 1 at once" in text
+    assert "train.optim.lr = 2e-05 to 0.002, log" in text
+
+
+def test_the_plan_for_people_fits_and_lists_defaults_on_request(
+    cli: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ("tao", "mask2former", "create-job", "--action", "train", *DATA, "--dry-run", "-o", "table")
+    seen = cli(*words, "train.num_epochs=3")
+    lines = seen.out.splitlines()
+    assert "  train.num_epochs = 3  (override: command line)" in lines
+    assert "Data files:" in lines
+    assert not any(line.startswith(("{", "[")) or '{"' in line for line in lines)
+    assert "train.seed" not in seen.out
+    assert [line for line in lines if len(line) > 80 and len(line.split()) > 1 and "/" not in line] == []
+    full = cli(*words, "train.num_epochs=3", "--explain").out
+    assert "  train.seed = " in full
