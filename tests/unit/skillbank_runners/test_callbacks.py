@@ -64,7 +64,7 @@ def test_the_guard_names_place_samples_and_the_parts_of_the_loss() -> None:
     with pytest.raises(JobFailedError) as found:
         guard.on_before_backward(trainer, pl.LightningModule(), torch.tensor(float("inf")))
     assert found.value.message.startswith(
-        "epoch 2, step 40, batch 3 (samples img_7): the loss is inf; not finite: loss_mask;"
+        "epoch 3, step 40, batch 3 (samples img_7): the loss is inf; not finite: loss_mask;"
     )
 
 
@@ -86,7 +86,7 @@ def test_a_long_epoch_gives_a_sign_of_life(tmp_path: Path) -> None:
         now[0] = seconds
         progress.on_train_batch_end(trainer, module, None, None, index)
     (event,) = read_events(tmp_path / "status.json")
-    assert event.message == "epoch 1: 3 of 10 batches"
+    assert event.message == "epoch 2: 3 of 10 batches"
     assert event.fields["cur_iter"] == 3
     # 4 s a batch: 7 batches of this epoch and 10 of the last one
     assert event.fields["eta"] == "0:01:08"

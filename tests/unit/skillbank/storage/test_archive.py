@@ -277,7 +277,8 @@ def test_flipped_bytes(tmp_path: Path) -> None:
         data = bytearray(make(tmp_path / f"a{end}", {"a": os.urandom(4000)}).read_bytes())
         data[2000] ^= 0xFF
         (tmp_path / f"b{end}").write_bytes(data)
-        refused(tmp_path / f"b{end}", tmp_path / "into", "damaged or cut off")
+        # bzip2 may find the damage in its first block, before a member is seen
+        refused(tmp_path / f"b{end}", tmp_path / "into", "damaged or cut off|is no readable archive")
 
 
 def test_encrypted_zip(tmp_path: Path) -> None:
