@@ -9,14 +9,14 @@ from skillbank.resolve.values import flatten, is_set
 from skillbank.skill_info import load_skill_info
 from skillbank.specs import network, spec_class
 
-HERE = Path("/work/here")
+HERE = Path("/srv/here")
 
 
 @pytest.mark.parametrize(
     ("place", "expected"),
     [
-        ("data/x", "/work/here/data/x"),
-        ("./data", "/work/here/data"),
+        ("data/x", "/srv/here/data/x"),
+        ("./data", "/srv/here/data"),
         ("/data", "/data"),
         ("s3://bucket/x", "s3://bucket/x"),
         ("file:///data", "file:///data"),
@@ -39,7 +39,7 @@ def test_datasets() -> None:
     given = Datasets(train=("a", "s3://bucket/c"), eval="d", format="coco")
 
     assert absolute_datasets(given, HERE) == Datasets(
-        train=("/work/here/a", "s3://bucket/c"), eval="/work/here/d", format="coco"
+        train=("/srv/here/a", "s3://bucket/c"), eval="/srv/here/d", format="coco"
     )
 
 
@@ -58,9 +58,9 @@ def test_only_files_and_folders_of_the_action_are_touched() -> None:
 
     assert absolute_places(given, info, "train", HERE) == {
         **given,
-        "dataset.train.img_dir": "/work/here/images",
-        "train.resume_training_checkpoint_path": "/work/here/last.pth",
-        "results_dir": "/work/here/out",
+        "dataset.train.img_dir": "/srv/here/images",
+        "train.resume_training_checkpoint_path": "/srv/here/last.pth",
+        "results_dir": "/srv/here/out",
     }
 
 
@@ -69,7 +69,7 @@ def test_lists_of_places() -> None:
 
     found = absolute_places({"dataset.train.images": ["a", "/b"]}, info, "train", HERE)
 
-    assert found == {"dataset.train.images": ["/work/here/a", "/b"]}
+    assert found == {"dataset.train.images": ["/srv/here/a", "/b"]}
 
 
 def test_flat_and_nested_are_the_same() -> None:
