@@ -19,7 +19,7 @@ skillbank doctor -o table
 step "2/6 networks, and a plan for one of them"
 skillbank networks -o table
 skillbank spec template mask2former train > mask2former.yaml
-skillbank spec validate mask2former train mask2former.yaml
+skillbank spec validate mask2former train mask2former.yaml -o table
 tao mask2former create-job --kind experiment --name first --action train --workspace-id quickstart \
   --specs @mask2former.yaml --train-dataset-uri s3://bucket/coco --eval-dataset-uri s3://bucket/coco \
   --dataset-format coco_panoptic --dry-run --explain > plan.json
@@ -40,15 +40,18 @@ create() {
 train=$(create train --specs '{"train": {"num_epochs": 5}}' --train-dataset-uri data/train --eval-dataset-uri data/val)
 evaluate=$(create evaluate --specs '{}' --parent-job-id "$train" --eval-dataset-uri data/val)
 inference=$(create inference --specs '{}' --parent-job-id "$train" --inference-dataset-uri data/val)
-skillbank jobs watch "$train"
+skillbank jobs watch "$train" > /dev/null
 
 step "5/6 waiting for evaluate and inference"
-skillbank jobs wait "$evaluate" -o table
-skillbank jobs wait "$inference" -o table
+skillbank jobs watch "$evaluate" > /dev/null
+skillbank jobs watch "$inference" > /dev/null
 
 step "6/6 what they left"
 skillbank jobs list -o table
+echo
 skillbank jobs artifacts "$train" -o table
+echo
+cat "$SKILLBANK_HOME/jobs/$evaluate/results/evaluate/metrics.json"
 echo
 echo "jobs and results: $SKILLBANK_HOME/jobs"
 echo "next: skills/tao-train-*/SKILL.md, or  skillbank --help"
