@@ -176,9 +176,7 @@ class Frozen(pl.Callback):
                 f"at the top {', '.join(path for path in known if '.' not in path)}"
             )
             if len(unknown) == len(names):
-                raise InvalidValueError(
-                    text, hint="-o train.freeze=[]", key="train.freeze", value=list(names)
-                )
+                raise InvalidValueError(text, hint="train.freeze=[]", key="train.freeze", value=list(names))
             log.warning("%s; it is left out", text)
         parameters = {id(parameter): parameter for part in self.modules for parameter in part.parameters()}
         for parameter in parameters.values():

@@ -135,16 +135,16 @@ def memory_hint(spec: Mapping[str, Any], action: str, more: Sequence[str] = ()) 
     for key, value in _leaves(spec):
         block = key.split(".")[0]
         if block in ("dataset", "data", action) and key.endswith("batch_size") and _is_above_one(value):
-            options.append(f"-o {key}={max(1, value // 2)}")
+            options.append(f"{key}={max(1, value // 2)}")
         if key == f"{action}.activation_checkpoint" and value is False:
-            options.append(f"-o {key}=true")
+            options.append(f"{key}=true")
     for entry in more:
         key, _, wanted = entry.partition("=")
         now: Any = dict(_leaves(spec)).get(key)
         if wanted:
-            options += [f"-o {key}={wanted}"] if str(now).lower() != wanted.lower() else []
+            options += [f"{key}={wanted}"] if str(now).lower() != wanted.lower() else []
         elif _is_above_one(now):
-            options.append(f"-o {key}={now // 2}")
+            options.append(f"{key}={now // 2}")
     if not options:
         return "use a smaller model, smaller images or a larger device"
     return "lower " + ", or ".join(dict.fromkeys(options))
@@ -152,7 +152,7 @@ def memory_hint(spec: Mapping[str, Any], action: str, more: Sequence[str] = ()) 
 
 def _worker_hint(spec: Mapping[str, Any], action: str) -> str:
     options = [
-        f"-o {key}={value // 2}"
+        f"{key}={value // 2}"
         for key, value in _leaves(spec)
         if key.split(".")[-1] in ("num_workers", "workers") and isinstance(value, int) and value > 0
     ]

@@ -255,15 +255,18 @@ class _Course:
 
         self.status.started()
         with self.interrupts.deferred():
-            run_search(
-                self.store,
-                self.job,
-                self.spec,
-                folder,
-                status=self.status,
-                stop=lambda: self.interrupts.received is not None,
-            )
-        self.interrupts.check()
+            try:
+                run_search(
+                    self.store,
+                    self.job,
+                    self.spec,
+                    folder,
+                    status=self.status,
+                    stop=lambda: self.interrupts.received is not None,
+                )
+            finally:
+                # A search that was asked to stop is canceled, even if no trial had a value yet.
+                self.interrupts.check()
 
     def _act(self, placement: Placement) -> None:
         """Run the action; everything heavy is imported from here on."""

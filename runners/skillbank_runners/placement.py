@@ -84,7 +84,7 @@ def decide(block: Mapping[str, Any], action: str, *, gpus: int, environ: Mapping
         raise InvalidValueError(
             f"{key}: {len(ids)} GPU{'s' if len(ids) > 1 else ''} ({', '.join(map(str, ids))}) asked for; "
             f"this machine has {have}",
-            hint=f"-o {key}={max(gpus, 1)}, or export {_VARIABLE}=cpu to use that many CPU processes",
+            hint=f"{key}={max(gpus, 1)}, or export {_VARIABLE}=cpu to use that many CPU processes",
             key=key,
             value=list(ids),
             allowed=list(range(gpus)),
@@ -119,7 +119,7 @@ def _node_rank(nodes: int, action: str, environ: Mapping[str, str]) -> int:
         raise InvalidValueError(
             f"{action}.num_nodes: {nodes} nodes asked for, but NODE_RANK, MASTER_ADDR and MASTER_PORT do "
             "not say which of them this is and where they meet",
-            hint=f"-o {action}.num_nodes=1, or set the variables and start the job on every node",
+            hint=f"{action}.num_nodes=1, or set the variables and start the job on every node",
             key=f"{action}.num_nodes",
             value=nodes,
         )

@@ -198,7 +198,7 @@ def _precision(name: str, host: Host, action: str) -> str:
     if name == "fp16" and host.placement.accelerator == "cpu":
         raise ConflictError(
             f"{action}.precision: fp16 needs a GPU, and this job runs on the CPU; use bf16 or fp32",
-            hint=f"-o {action}.precision=bf16",
+            hint=f"{action}.precision=bf16",
             key=f"{action}.precision",
             value=name,
             allowed=["fp32", "bf16"],

@@ -117,7 +117,7 @@ class Running:
         if not given:
             raise MissingValueError(
                 f"{key}: no checkpoint is given",
-                hint=f"-o {key}=PATH, or name a train job as the parent",
+                hint=f"{key}=PATH, or name a train job as the parent",
                 key=key,
             )
         path = Path(given)

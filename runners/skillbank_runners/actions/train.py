@@ -144,7 +144,7 @@ def _monitored(job: Running, name: str | None, mode: Any) -> Metric:
         found = primary_metric(job.network_facts, job.nested)
         if found is None:
             raise InvalidValueError(
-                f"{key}: {job.network} has no main metric here; name one", hint=f"-o {key}=val_loss", key=key
+                f"{key}: {job.network} has no main metric here; name one", hint=f"{key}=val_loss", key=key
             )
         return found
     known = [metric for metric in job.network_facts.metrics if lookup({name: 0.0}, metric) is not None]
@@ -153,7 +153,7 @@ def _monitored(job: Running, name: str | None, mode: Any) -> Metric:
     if mode is None:
         raise InvalidValueError(
             f"{key}: {name!r} is no metric that {job.network} names, so its direction is not known",
-            hint="-o train.checkpointer.mode=max, or min",
+            hint="train.checkpointer.mode=max, or min",
             key=key,
             value=name,
             allowed=[metric.name for metric in job.network_facts.metrics],
@@ -187,7 +187,7 @@ def _is_over(resume: Resume, module: pl.LightningModule, settings: TrainSettings
         raise ConflictError(
             f"train.num_epochs: {settings.num_epochs} is less than the {done} epochs that {resume.path} has; "
             "the number counts all epochs, those before a resume as well",
-            hint=f"-o train.num_epochs={done + settings.num_epochs}, or another results_dir",
+            hint=f"train.num_epochs={done + settings.num_epochs}, or another results_dir",
             key="train.num_epochs",
             value=settings.num_epochs,
         )

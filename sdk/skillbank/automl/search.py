@@ -125,6 +125,8 @@ class Search:
         finally:
             # Also when the search fails: nobody else would end its trials.
             for trial in self._under_way():
+                if trial.job_id is not None:
+                    self._take_checkpoints(trial)
                 self._end(trial, "canceled", "the search was stopped")
                 if trial.job_id is not None:
                     self._cancel(self.store.get(trial.job_id))

@@ -81,7 +81,7 @@ def _require_meeting_point(bundle: Bundle, env: Mapping[str, str]) -> None:
         raise LaunchError(
             f"job {bundle.job_id}: {bundle.nodes} nodes are asked for; the local launcher has one, and "
             f"{', '.join(absent)} do not say which of several this is",
-            hint="-o train.num_nodes=1; or set the variables and run the command on every node",
+            hint="train.num_nodes=1; or set the variables and run the command on every node",
             key="train.num_nodes",
             value=bundle.nodes,
         )

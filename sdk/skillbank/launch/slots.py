@@ -100,7 +100,7 @@ class Slots:
                 if deadline is not None and self._clock() >= deadline:
                     raise LaunchError(
                         f"job {job_id}: {message}; gave up after {timeout_s:g} s",
-                        hint="wait for those jobs, cancel one, or choose other devices: -o train.gpu_ids=[1]",
+                        hint="wait for those jobs, cancel one, or choose other devices: train.gpu_ids=[1]",
                     )
                 if message != told and on_wait is not None:
                     on_wait(message)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from toy_impl import write_points
 
 from skillbank.generate.schemas import action_schema, dumped
 from skillbank.generate.templates import spec_template
+from skillbank.jobs.store import JobStore
 
 pytestmark = pytest.mark.slow
 
@@ -87,3 +89,23 @@ def test_search_then_evaluate_its_best_trial(env: dict[str, str], tmp_path: Path
         "--parent-job-id", str(search["id"]), "--eval-dataset-uri", "points", "--dry-run", "--explain",
     )  # fmt: skip
     assert best["checkpoint"] in json.dumps(evaluate)
+
+
+def test_a_canceled_search_ends_its_trials_and_keeps_the_best(env: dict[str, str], tmp_path: Path) -> None:
+    """One trial trains, one waits for the device; both end with the search."""
+    search = run(
+        env, tmp_path, "skillbank", "automl", "run", "toy", "train.num_epochs=100000", "--trials", "4",
+        "--concurrent", "2", "--param", "train.optim.lr", "--train", "points", "--eval", "points",
+    )  # fmt: skip
+    store = JobStore(tmp_path / "store")
+    end = time.monotonic() + 60
+    while not any(store.artifacts(job.id, "checkpoint") for job in store.list()):
+        assert time.monotonic() < end, "no trial wrote a checkpoint"
+        time.sleep(0.1)
+    run(env, tmp_path, "skillbank", "jobs", "cancel", str(search["id"]))
+    jobs = store.list()
+    assert len(jobs) == 3
+    assert [job.state for job in jobs] == ["canceled"] * 3
+    shown = run(env, tmp_path, "skillbank", "automl", "show", str(search["id"]))
+    assert shown["best"]["checkpoint"].endswith(".pth")  # type: ignore[index]
+    assert store.artifacts(str(search["id"]), "best_trial")

@@ -33,8 +33,8 @@ def test_memory_that_ran_out_names_the_settings_to_lower(error: BaseException, w
     assert isinstance(found, OutOfMemoryError)
     assert f"train: {where} memory ran out" in found.message
     assert found.hint == (
-        "lower -o dataset.train.batch_size=4, or -o train.activation_checkpoint=true, "
-        "or -o model.frustum_dims=128, or -o model.precise=true"
+        "lower dataset.train.batch_size=4, or train.activation_checkpoint=true, "
+        "or model.frustum_dims=128, or model.precise=true"
     )
     assert found.exit_code == 6
 
@@ -47,7 +47,7 @@ def test_without_a_known_setting_the_hint_is_general() -> None:
 
 def test_batch_sizes_of_another_action_are_not_named() -> None:
     assert "evaluate.batch_size" not in memory_hint(SPEC, "train")
-    assert "-o evaluate.batch_size=2" in memory_hint(SPEC, "evaluate")
+    assert "evaluate.batch_size=2" in memory_hint(SPEC, "evaluate")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_killed_loader_process_is_a_matter_of_memory(ending: str) -> None:
     found = explain(error, SPEC, "train")
     assert isinstance(found, OutOfMemoryError)
     assert ("shared memory" in found.message) == ("Bus" in ending)
-    assert found.hint == "use fewer loader processes: -o dataset.train.num_workers=2"
+    assert found.hint == "use fewer loader processes: dataset.train.num_workers=2"
 
 
 def test_a_missing_package_says_how_to_get_it() -> None:

@@ -128,7 +128,7 @@ def test_memory_that_runs_out_names_the_settings_to_lower(points: str) -> None:
     job = train(points, train__fail="memory")
     assert job.error is not None
     assert job.error["code"] == "job.out-of-memory"
-    assert job.error["hint"] == "lower -o dataset.batch_size=4, or -o model.hidden=4"
+    assert job.error["hint"] == "lower dataset.batch_size=4, or model.hidden=4"
     assert json.loads(JobFolder(job.folder).exit.read_text())["code"] == 6
 
 

@@ -31,7 +31,7 @@ def test_the_larger_of_count_and_list_wins() -> None:
 def test_more_gpus_than_there_are_is_an_error_with_two_ways_out(gpus: int) -> None:
     with pytest.raises(InvalidValueError, match=r"train\.num_gpus: 2 GPUs \(0, 1\) asked for") as found:
         decide({"num_gpus": 2}, "train", gpus=gpus, environ={})
-    assert "-o train.num_gpus=1" in found.value.hint
+    assert "train.num_gpus=1" in found.value.hint
     assert "SKILLBANK_ACCELERATOR=cpu" in found.value.hint
 
 

@@ -225,7 +225,7 @@ def test_fewer_epochs_than_the_checkpoint_has_is_a_conflict(tmp_path: Path, poin
     run_toy(tmp_path / "train", **points)
     with pytest.raises(ConflictError, match=r"train\.num_epochs: 2 is less than the 3 epochs") as found:
         run_toy(tmp_path / "train", **{**points, "train__num_epochs": 2})
-    assert found.value.hint.startswith("-o train.num_epochs=")
+    assert found.value.hint.startswith("train.num_epochs=")
 
 
 def test_what_cannot_be_resumed_is_told_before_training(tmp_path: Path, points: dict[str, Any]) -> None:
@@ -350,4 +350,4 @@ def test_half_precision_on_the_cpu(tmp_path: Path, points: dict[str, Any]) -> No
     assert done.names == ["model_epoch_000.pth", LINK]
     with pytest.raises(ConflictError, match=r"train\.precision: fp16 needs a GPU.*use bf16 or fp32") as found:
         run_toy(tmp_path / "fp16", **points, train__precision="fp16")
-    assert found.value.hint == "-o train.precision=bf16"
+    assert found.value.hint == "train.precision=bf16"
