@@ -131,6 +131,8 @@ class Implementation:
         start_weights: loads what a fresh training run starts from (pretrained model, backbone); not called
             when a run is resumed.
         load_weights: loads a checkpoint for any other action; None means an exact match of all tensors.
+        load_engine: makes the module run a deployed file (.onnx, .engine or .plan) instead of its own weights;
+            None means that the network cannot.
         sample_names: batch -> names of its samples, for messages about a batch that went wrong.
         memory_keys: dotted spec keys to lower, or to set to the value behind ``=``, when memory runs out;
             batch sizes and activation checkpointing are known without being named.
@@ -142,5 +144,6 @@ class Implementation:
     callbacks: Callable[[Any], Sequence[Callback]] | None = None
     start_weights: Callable[[LightningModule, Any], None] | None = None
     load_weights: Callable[[LightningModule, Path, Any], None] | None = None
+    load_engine: Callable[[LightningModule, Path, Any], None] | None = None
     sample_names: Callable[[Any], Sequence[str]] | None = None
     memory_keys: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from skillbank.errors import MissingValueError
+from skillbank.errors import MissingValueError, NotFoundError, RuntimeMissingError
 from skillbank.jobs.files import write_json
 from skillbank.skill_info import ActionInfo
 from skillbank.specs.base import Network
@@ -24,6 +24,8 @@ from skillbank_runners.trainer import Host, setting_of
 __all__ = ["Running", "table"]
 
 log = logging.getLogger(__name__)
+
+_DEPLOYED = {".onnx", ".engine", ".plan"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,14 +108,17 @@ class Running:
         """Raise `InterruptedJobError` when the job was asked to stop."""
         self.interrupts.check()
 
-    def load_checkpoint(self, module: Any) -> Path:
-        """Load the weights that ``<action>.checkpoint`` names.
+    def load_model(self, module: Any) -> Path:
+        """Load what ``<action>.trt_engine`` names, else the weights that ``<action>.checkpoint`` names.
 
         Raises:
-            MissingValueError: the key is empty.
+            MissingValueError: both keys are empty.
+            RuntimeMissingError: the network cannot run engines and ONNX files.
         """
         key = f"{self.action}.checkpoint"
-        given = setting_of(self.spec, key)
+        engine_key = f"{self.action}.trt_engine"
+        engine = setting_of(self.spec, engine_key)
+        given = engine or setting_of(self.spec, key)
         if not given:
             raise MissingValueError(
                 f"{key}: no checkpoint is given",
@@ -121,11 +126,27 @@ class Running:
                 key=key,
             )
         path = Path(given)
-        if self.implementation.load_weights is None:
+        if engine or path.suffix.lower() in _DEPLOYED:
+            self._load_engine(module, path, engine_key if engine else key)
+        elif self.implementation.load_weights is None:
             load_exactly(module, path, key)
         else:
             self.implementation.load_weights(module, path, self.spec)
         return path
+
+    def _load_engine(self, module: Any, path: Path, key: str) -> None:
+        if self.implementation.load_engine is None:
+            raise RuntimeMissingError(
+                f"{key}: {self.network} cannot run {path.name}, only checkpoints",
+                hint=f"{self.action}.checkpoint=PATH of a .pth file",
+                key=key,
+                value=str(path),
+            )
+        if not path.is_file():
+            raise NotFoundError(
+                f"{key}: there is no file {path}", hint=f"ls -l {path.parent}", key=key, value=str(path)
+            )
+        self.implementation.load_engine(module, path, self.spec)
 
     def register_left_by(self, module: Any) -> None:
         """Record the files that a module says it wrote."""

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def evaluate(job: Running) -> None:
     """Run the test loop of the module on the data module's test loader, and report all numbers it logged."""
     module = job.implementation.build_module(job.spec)
-    checkpoint = job.load_checkpoint(module)
+    checkpoint = job.load_model(module)
     data = job.implementation.build_data(job.spec)
     order = DataOrder(seed=job.host.rank.seed, rank=job.rank, world=job.world)
     arrange(data, order)

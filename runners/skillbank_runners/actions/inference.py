@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def inference(job: Running) -> None:
     """Run the predict loop of the module on the predict loader; nothing is gathered in memory."""
     module = job.implementation.build_module(job.spec)
-    checkpoint = job.load_checkpoint(module)
+    checkpoint = job.load_model(module)
     data = job.implementation.build_data(job.spec)
     arrange(data, DataOrder(seed=job.host.rank.seed, rank=job.rank, world=job.world))
     extra = job.implementation.callbacks(job.spec) if job.implementation.callbacks else ()

@@ -1,0 +1,1 @@
+"""Readers, augmentation, batches and results of image data."""

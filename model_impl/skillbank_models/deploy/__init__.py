@@ -1,0 +1,1 @@
+"""ONNX files, engines and quantised models: writing, checking and running them."""

@@ -1,0 +1,1 @@
+"""Mask2Former: semantic, instance and panoptic segmentation."""

@@ -1,0 +1,1 @@
+"""Measures, exact over any number of processes."""

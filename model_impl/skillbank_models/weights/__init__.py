@@ -1,0 +1,1 @@
+"""Reading foreign weight files safely, and matching their tensors to ours."""
