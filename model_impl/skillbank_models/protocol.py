@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     import torch
     from pytorch_lightning import Callback, LightningDataModule, LightningModule
 
+    from skillbank_models.weights.files import ForeignWeights
+
 __all__ = [
     "ActionContext",
     "ActionFunction",
     "Implementation",
     "KpiWriter",
     "LeavesArtifacts",
+    "WeightFormats",
 ]
 
 
@@ -111,6 +114,24 @@ class ActionContext(Protocol):
 ActionFunction: TypeAlias = "Callable[[Any, ActionContext], None]"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFormats:
+    """Weight files of other programs that a network reads and writes, for ``skillbank weights``.
+
+    Attributes:
+        targets: name of a layout -> file endings it is written to, the usual one first; empty means a folder.
+            Of several layouts with one ending the first is taken where only the file is named.
+        inspect: what a file is (``layout``) and the spec settings it tells (``settings``); None when it holds
+            no weights of this network.
+        convert: writes a file: weights that were read, target, layout, spec settings that nothing in the file
+            tells. Gives a report of plain values.
+    """
+
+    targets: Mapping[str, tuple[str, ...]]
+    inspect: Callable[[ForeignWeights], Mapping[str, Any] | None]
+    convert: Callable[[ForeignWeights, Path, str, Mapping[str, Any]], Mapping[str, Any]]
+
+
 @runtime_checkable
 class LeavesArtifacts(Protocol):
     """A LightningModule that wrote files which others may use."""
@@ -133,6 +154,7 @@ class Implementation:
         load_weights: loads a checkpoint for any other action; None means an exact match of all tensors.
         load_engine: makes the module run a deployed file (.onnx, .engine or .plan) instead of its own weights;
             None means that the network cannot.
+        weights: weight files of other programs; None when the network reads its own alone.
         sample_names: batch -> names of its samples, for messages about a batch that went wrong.
         memory_keys: dotted spec keys to lower, or to set to the value behind ``=``, when memory runs out;
             batch sizes and activation checkpointing are known without being named.
@@ -145,5 +167,6 @@ class Implementation:
     start_weights: Callable[[LightningModule, Any], None] | None = None
     load_weights: Callable[[LightningModule, Path, Any], None] | None = None
     load_engine: Callable[[LightningModule, Path, Any], None] | None = None
+    weights: WeightFormats | None = None
     sample_names: Callable[[Any], Sequence[str]] | None = None
     memory_keys: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Runs every ``bench_*.py`` of this folder and writes one table: what, median, ratio, allowed, machine.
 
 A bench prints one JSON object or a list of them: ``name``, ``command``, ``median_s``, and where they
-apply ``reference_s``, ``ratio``, ``allowed`` and ``unit``. Pairs are measured in turn.
+apply ``reference_s``, ``ratio``, ``allowed`` and ``unit`` (of the first two; seconds otherwise). Pairs are measured in turn.
 """
 
 import json

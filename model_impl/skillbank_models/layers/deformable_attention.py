@@ -1,6 +1,7 @@
 """Attention that looks at a few learned places of several maps instead of at every pixel.
 
-Letters: `B` batch, `S` pixels of all levels, `Q` queries, `M` heads, `C` channels, `d = C / M`, `L` levels, `P` points.
+Letters: `B` batch, `S` pixels of all levels, `Q` queries, `M` heads, `C` channels, `d = C / M`,
+`L` levels, `P` points.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skillbank.errors import InvalidValueError
+from skillbank_models.layers.linear import Linear
 from skillbank_models.ops.deformable_attention import deformable_attention
 
 __all__ = ["MultiScaleDeformableAttention"]
@@ -32,7 +34,8 @@ class MultiScaleDeformableAttention(nn.Module):
     Raises:
         InvalidValueError: `nheads` does not divide `dim`.
 
-    Source: Zhu et al. 2020, Deformable DETR, eq. 3. Parameter names as in the detectron2 release of Mask2Former.
+    Source: Zhu et al. 2020, Deformable DETR, eq. 3. Names of parameters as in facebookresearch/Mask2Former
+    (MIT).
     """
 
     def __init__(
@@ -51,15 +54,15 @@ class MultiScaleDeformableAttention(nn.Module):
         self.num_points = num_points
         self.deterministic = deterministic
         samples = nheads * num_levels * num_points
-        self.sampling_offsets = nn.Linear(dim, samples * 2)
-        self.attention_weights = nn.Linear(dim, samples)
-        self.value_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
+        self.sampling_offsets = Linear(dim, samples * 2)
+        self.attention_weights = Linear(dim, samples)
+        self.value_proj = Linear(dim, dim)
+        self.output_proj = Linear(dim, dim)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start with equal weights and with head m looking in direction m, point p at a distance of p + 1 pixels."""
+        """Start with equal weights, head m looking in direction m, its point p at p + 1 pixels."""
         angles = torch.arange(self.nheads, dtype=torch.float32) * (2 * math.pi / self.nheads)  # (M,)
         directions = torch.stack([angles.cos(), angles.sin()], -1)  # (M, 2)
         directions = directions / directions.abs().amax(-1, keepdim=True)
@@ -118,6 +121,13 @@ def _locations(reference: Tensor, offsets_px: Tensor, shapes: Sequence[tuple[int
             for level, (h, w) in enumerate(shapes)
         ]  # L x (B, Q, M, P, 2)
         return reference + torch.stack(steps, 3)  # (B, Q, M, L, P, 2)
-    sizes = torch.tensor([(w, h) for h, w in shapes], dtype=dtype)  # (L, 2)
-    sizes = sizes.to(offsets_px.device, non_blocking=True)
-    return reference + offsets_px / sizes[:, None]  # (B, Q, M, L, P, 2)
+    levels, points = offsets_px.shape[3:5]
+    steps_per_px = torch.tensor(
+        [(1 / w, 1 / h) for h, w in shapes for _ in range(points)], dtype=dtype
+    ).flatten()
+    # One operation along long rows instead of several along pairs, which a CPU takes one by one.
+    start = reference.expand(*reference.shape[:-3], levels, points, 2).flatten(-3)  # (B, Q, 1, L*P*2)
+    places = torch.addcmul(
+        start, offsets_px.flatten(-3), steps_per_px.to(start.device, non_blocking=True)
+    )  # (B, Q, M, L*P*2)
+    return places.view_as(offsets_px)  # (B, Q, M, L, P, 2)

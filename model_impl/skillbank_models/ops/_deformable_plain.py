@@ -1,4 +1,7 @@
-"""Deformable attention as one `grid_sample` per level: the form that exports, compiles and serves as the reference."""
+"""Deformable attention as one `grid_sample` for each level: the form that exports and compiles.
+
+The other forms are compared with it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ def grid_sample_attention(
         pixels = value[:, start : start + height_px * width_px]  # (B, h*w, M, d)
         start = start + height_px * width_px
         maps = pixels.permute(0, 2, 3, 1).reshape(batch * heads, width, height_px, width_px)  # (B*M, d, h, w)
-        samples = F.grid_sample(maps, grids[level], "bilinear", "zeros", align_corners=False)  # (B*M, d, Q, P)
+        samples = F.grid_sample(
+            maps, grids[level], "bilinear", "zeros", align_corners=False
+        )  # (B*M, d, Q, P)
         part = (samples * scales[level].unsqueeze(1)).sum(-1)  # (B*M, d, Q)
         total = part if total is None else total + part
     assert total is not None

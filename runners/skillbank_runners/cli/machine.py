@@ -19,14 +19,27 @@ __all__ = ["cluster_nodes", "doctor"]
 
 # extra -> (import name, distribution, what it is for)
 _EXTRAS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "runtime": (("torch", "torch"), ("pytorch_lightning", "pytorch-lightning"), ("numpy", "numpy")),
+    "runtime": (
+        ("torch", "torch"),
+        ("pytorch_lightning", "pytorch-lightning"),
+        ("numpy", "numpy"),
+        ("cv2", "opencv-python-headless"),
+        ("PIL", "pillow"),
+        ("pycocotools", "pycocotools"),
+        ("safetensors", "safetensors"),
+        ("scipy", "scipy"),
+    ),
     "automl": (("optuna", "optuna"),),
+    "export": (("onnx", "onnx"), ("onnxruntime", "onnxruntime"), ("onnxscript", "onnxscript")),
+    "quantize": (("torchao", "torchao"),),
     "sparse-cpu or sparse-cuda": (("spconv", "spconv"),),
     "trt": (("tensorrt", "tensorrt"),),
 }
 _NEEDED_FOR = {
     "runtime": "any job",
     "automl": "searches (skillbank automl)",
+    "export": "ONNX files: export, evaluate and inference with them, static INT8",
+    "quantize": "INT8 weights (quantize with torchao)",
     "sparse-cpu or sparse-cuda": "faster 3D convolutions of nvpanoptix3d",
     "trt": "gen_trt_engine",
 }

@@ -64,12 +64,21 @@ def table() -> Table:
                 },
             ),
             "data": Table(
-                summary="Check, fetch and upload data.",
+                summary="Check, fetch, upload and make data.",
                 example="skillbank data fetch https://example.org/labels.json",
                 commands={
                     "check": Leaf(target="data:check"),
                     "fetch": Leaf(target="data:fetch"),
                     "upload": Leaf(target="data:upload"),
+                    "make": Leaf(target="data_make:make"),
+                },
+            ),
+            "weights": Table(
+                summary="Weight files of other programs.",
+                example="skillbank weights inspect model_final.pkl",
+                commands={
+                    "inspect": Leaf(target="weights:inspect"),
+                    "convert": Leaf(target="weights:convert"),
                 },
             ),
             "skills": Table(

@@ -207,6 +207,10 @@ class SegmentationExport(Export):
     opset_version: int = setting(
         12, "ONNX operator set; raised to 17, with a warning, where standard operators need it.", ge=1
     )
+    dynamic_size: bool = setting(
+        False,
+        "Leave height and width open, multiples of 32; input_height and input_width are then only traced with.",
+    )
 
 
 def swin_dims(swin: Swin) -> SwinDims:

@@ -1,0 +1,167 @@
+"""Whether an exported file answers like the module it came from.
+
+Numbers are compared element by element. Two things make a plain maximum useless: a value near a threshold may fall on
+the other side of it in another runtime, which moves a 0/1 pixel or a class by a whole step, and equal scores may be
+sorted in another order. So a small share of elements may differ by more than the tolerance, and rows that are sorted
+by score are matched by their keys first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skillbank.errors import BackendError
+
+__all__ = ["Difference", "Tolerance", "compare", "differences", "require_equal"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """What counts as equal.
+
+    Attributes:
+        absolute: most that an element may differ by.
+        share: most of an output's elements, 0 to 1, that may differ by more.
+        row_keys: integer outputs (B, rows) that together name a row; outputs of two or more axes are put into the
+            same order of rows by them. Empty where the order of rows is fixed.
+    """
+
+    absolute: float
+    share: float
+    row_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How far one output is off on one sample.
+
+    Attributes:
+        largest: largest absolute difference.
+        beyond: share of elements that differ by more than the tolerance.
+    """
+
+    output: str
+    largest: float
+    beyond: float
+
+
+def compare(
+    module: nn.Module, path: Path, samples: Sequence[Mapping[str, Tensor]], tolerance: Tolerance
+) -> dict[str, Any]:
+    """Run module and file on the same inputs, on the CPU.
+
+    Args:
+        module: takes the tensors of a sample by name, returns its outputs in the file's order.
+        samples: inputs by name.
+
+    Returns:
+        Runtime, tolerance, differences by sample, largest difference by output, and a verdict, as JSON values.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    module = module.cpu().eval()
+    rows: list[dict[str, Any]] = []
+    worst: dict[str, float] = dict.fromkeys(names, 0.0)
+    equal = True
+    for sample in samples:
+        with torch.no_grad():
+            answer = module(**sample)
+        wanted = {name: tensor.numpy() for name, tensor in zip(names, answer, strict=True)}
+        given = {name: tensor.numpy() for name, tensor in sample.items()}
+        found = dict(zip(names, session.run(None, given), strict=True))
+        off = differences(wanted, found, tolerance)
+        equal = equal and all(item.beyond <= tolerance.share for item in off)
+        for item in off:
+            worst[item.output] = max(worst[item.output], item.largest)
+        rows.append(
+            {
+                "inputs": {name: list(tensor.shape) for name, tensor in sample.items()},
+                "max_abs_diff": {item.output: item.largest for item in off},
+                "share_beyond_tolerance": {item.output: item.beyond for item in off},
+            }
+        )
+    return {
+        "runtime": f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider against torch {torch.__version__}",
+        "tolerance": {"max_abs_diff": tolerance.absolute, "share_of_elements_beyond": tolerance.share},
+        "samples": rows,
+        "max_abs_diff": worst,
+        "equal": equal,
+    }
+
+
+def differences(wanted: Arrays, found: Arrays, tolerance: Tolerance) -> list[Difference]:
+    """Compare outputs of equal names; a wrong shape or a NaN on one side only counts as wholly different."""
+    if tolerance.row_keys:
+        wanted, found = _same_rows(wanted, found, tolerance.row_keys)
+    out: list[Difference] = []
+    for name, truth in wanted.items():
+        answer = found[name]
+        if truth.shape != answer.shape:
+            out.append(Difference(output=name, largest=float("inf"), beyond=1.0))
+            continue
+        off = np.abs(truth.astype(np.float64) - answer.astype(np.float64))
+        off[np.isnan(truth) & np.isnan(answer)] = 0.0
+        off[np.isnan(off)] = np.inf
+        beyond = float((off > tolerance.absolute).mean()) if off.size else 0.0
+        out.append(Difference(output=name, largest=float(off.max(initial=0.0)), beyond=beyond))
+    return out
+
+
+def require_equal(report: Mapping[str, Any], what: str) -> None:
+    """Refuse a comparison whose verdict is that the two are not equal.
+
+    Raises:
+        BackendError: names the outputs and how far they are off.
+    """
+    if report["equal"]:
+        return
+    allowed = report["tolerance"]
+    worst = {
+        name: max(row["share_beyond_tolerance"][name] for row in report["samples"]) for name in report["max_abs_diff"]
+    }
+    off = [
+        f"{name} by up to {report['max_abs_diff'][name]:.3g} ({share:.2%} of its elements too far)"
+        for name, share in worst.items()
+        if share > allowed["share_of_elements_beyond"]
+    ]
+    raise BackendError(
+        f"{what}: ONNX Runtime and torch differ in {', '.join(off)}; at most "
+        f"{allowed['share_of_elements_beyond']:.2%} of the elements may differ by more than {allowed['max_abs_diff']:g}",
+        hint="the file was not written; try another opset_version, and report the case with the spec",
+    )
+
+
+def _same_rows(wanted: Arrays, found: Arrays, keys: tuple[str, ...]) -> tuple[Arrays, Arrays]:
+    """Both sides with the rows that both have, in one order; a row that only one side has stays where it is.
+
+    Rows at the end of a ranking come and go with the last digit of their score, so they are compared as they are and
+    fall under the share that may differ.
+    """
+    truth_rows, answer_rows = _rows(wanted, keys), _rows(found, keys)
+    order = np.tile(np.arange(answer_rows.shape[1]), (answer_rows.shape[0], 1))
+    for image, (truth, answer) in enumerate(zip(truth_rows, answer_rows, strict=True)):
+        place = {tuple(row): index for index, row in enumerate(answer)}
+        matched = [place.pop(tuple(row), None) for row in truth]
+        left = iter(sorted(place.values()))
+        order[image] = [next(left) if index is None else index for index in matched]
+    sorted_ = {
+        name: array[np.arange(len(array))[:, None], order] if array.ndim >= 2 else array
+        for name, array in found.items()
+    }
+    return wanted, sorted_
+
+
+def _rows(values: Arrays, keys: tuple[str, ...]) -> NDArray[Any]:
+    return np.stack([values[key] for key in keys], -1)  # (B, rows, keys)

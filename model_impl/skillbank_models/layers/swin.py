@@ -1,0 +1,385 @@
+"""Swin Transformer: image to four maps at falling resolution, with the parameter names of the published weights.
+
+Letters: `B` batch, `H W` image, `h w` feature map, `T` = h w tokens, `C` channels, `N` tokens of a window, `S` slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from skillbank_models.layers.drop_path import DropPath
+from skillbank_models.layers.linear import Linear
+from skillbank_models.layers.windows import (
+    WindowLayout,
+    WindowLayouts,
+    relative_position_index,
+    shift_masks,
+)
+
+__all__ = ["SwinBlock", "SwinTransformer"]
+
+_CACHED = (
+    2**20
+)  # numbers of a hidden layer that stay in a processor's cache; larger ones cost a trip to memory
+_APART = -100.0  # added to the logits of pairs that must not see each other, as in the published code
+
+
+class WindowAttention(nn.Module):
+    """Attention within windows, with a learned bias for each relative position.
+
+    Args:
+        dim: channels.
+        window: side of a window, in tokens.
+        shift: how far the windows are shifted, 0 for not at all.
+        num_heads: heads; they divide dim.
+        qkv_bias: bias in the joint projection.
+        qk_scale: scale of the logits; None for head width ** -0.5.
+        attn_drop: dropout of the attention weights.
+        proj_drop: dropout after the projection.
+
+    Source: Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", section 3.2.
+    """
+
+    relative_position_index: Tensor
+    apart: Tensor
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        window: int,
+        shift: int,
+        num_heads: int,
+        qkv_bias: bool,
+        qk_scale: float | None,
+        attn_drop: float,
+        proj_drop: float,
+    ) -> None:
+        super().__init__()
+        self.window, self.num_heads, self.attn_drop = window, num_heads, attn_drop
+        self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
+        self.register_buffer("relative_position_index", relative_position_index(window), persistent=False)
+        apart = (
+            shift_masks(window, shift) if shift else torch.zeros(1, window**2, window**2, dtype=torch.bool)
+        )
+        self.register_buffer("apart", apart, persistent=False)
+        self._kept_bias: tuple[tuple[object, ...], Tensor] | None = None
+
+    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
+        """Let the tokens of each window see each other, (B, T, C) -> (B, T, C)."""
+        batch, _, channels = x.shape
+        rows = x.flatten(0, 1)  # (B T, C)
+        if layout.padding is not None:  # padding is zero before the projection, its bias after
+            rows = torch.cat([rows, rows.new_zeros(1, channels)])  # (B T + 1, C)
+        qkv = layout.cut(self.qkv(rows))  # (S, 3 C)
+        qkv = qkv.reshape(-1, self.window**2, 3, self.num_heads, channels // self.num_heads)
+        out = self._attend(qkv, layout, batch).reshape(-1, channels)  # (S, C)
+        out = layout.merge(out)  # (B T, C)
+        projected: Tensor = self.proj_drop(self.proj(out))
+        return projected.reshape(x.shape)  # (B, T, C)
+
+    def _attend(self, qkv: Tensor, layout: WindowLayout, batch: int) -> Tensor:
+        """(windows B, N, 3, heads, C / heads) -> (windows B, N, heads, C / heads)."""
+        bias = self._bias(qkv.dtype)  # (kinds, heads, N, N)
+        if torch.compiler.is_exporting():  # sizes may be symbolic: all windows at once, their masks looked up
+            if layout.kinds is not None:
+                bias = bias.index_select(0, layout.kinds)  # (windows, heads, N, N)
+            qkv = qkv.reshape(-1, batch, *qkv.shape[1:])  # (windows, B, N, 3, heads, C / heads)
+            return self._weigh(qkv, bias[:, None]).flatten(0, 1)  # (windows B, N, heads, C / heads)
+        groups = qkv.split(
+            layout.counts
+        )  # by kind; one split, since each slice would get a gradient of full size
+        parts = [
+            self._weigh(group, bias[kind : kind + 1]) for kind, group in enumerate(groups) if group.shape[0]
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _weigh(self, qkv: Tensor, bias: Tensor) -> Tensor:
+        """Attention of windows that share a bias, (..., N, 3, heads, C / heads) -> (..., N, heads, C / heads)."""
+        dropout = self.attn_drop if self.training else 0.0
+        query, key, value = qkv.movedim(-3, 0).transpose(-3, -2).unbind(0)  # each (..., heads, N, C / heads)
+        explicit = dropout > 0.0 or (bias.requires_grad and torch.is_grad_enabled())
+        if torch.compiler.is_exporting():
+            logits = (query * self.scale) @ key.transpose(-2, -1) + bias  # (windows, B, heads, N, N)
+            out = logits.softmax(-1) @ value  # (windows, B, heads, N, C / heads)
+        elif qkv.device.type == "cpu" and explicit and not torch.compiler.is_compiling():
+            out = _explicit_attention(query * self.scale, key, value, bias, dropout)
+        else:
+            out = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=bias, dropout_p=dropout, scale=self.scale
+            )
+        return out.transpose(-3, -2)  # (..., N, heads, C / heads)
+
+    def _bias(self, dtype: torch.dtype) -> Tensor:
+        """What is added to the logits, by kind of window, (kinds, heads, N, N)."""
+        table = self.relative_position_bias_table
+        learning = torch.is_grad_enabled() and table.requires_grad
+        if self.training or learning or torch.compiler.is_compiling() or table.is_inference():
+            return self._make_bias(dtype)
+        state = (dtype, table.device, table.data_ptr(), table._version)
+        if self._kept_bias is None or self._kept_bias[0] != state:
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept_bias = (state, self._make_bias(dtype))
+        return self._kept_bias[1]
+
+    def _make_bias(self, dtype: torch.dtype) -> Tensor:
+        index = self.relative_position_index
+        bias = self.relative_position_bias_table.t()[:, index.flatten()]  # (heads, N N)
+        bias = bias.reshape(1, self.num_heads, *index.shape)  # (1, heads, N, N)
+        return (bias + _APART * self.apart[:, None]).to(dtype)  # (kinds, heads, N, N)
+
+    def train(self, mode: bool = True) -> WindowAttention:
+        """Switch between training and evaluation; what was kept for evaluation is forgotten."""
+        self._kept_bias = None
+        return super().train(mode)
+
+
+def _explicit_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float) -> Tensor:
+    """Attention of (windows, heads, N, C / heads); torch's own for this case makes several passes more."""
+    shape = query.shape
+    query, key, value = (part.reshape(-1, *shape[2:]) for part in (query, key, value))  # (windows heads, N, ...)
+    logits = torch.bmm(query, key.transpose(1, 2)).view(*shape[:3], shape[2])  # (windows, heads, N, N)
+    logits += bias  # in place: nothing keeps the product
+    weights = F.dropout(logits.softmax(-1), dropout)
+    return torch.bmm(weights.flatten(0, 1), value).view(shape)  # (windows, heads, N, C / heads)
+
+
+class Mlp(nn.Module):
+    """Two projections with GELU between them, per token."""
+
+    def __init__(self, *, dim: int, hidden: int, drop: float) -> None:
+        super().__init__()
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens, (B, T, C) -> (B, T, C)."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+            return self._map(x)
+        rows = max(_CACHED // self.fc1.out_features, 1)
+        return torch.cat([self._map(part) for part in x.flatten(0, 1).split(rows)]).reshape(x.shape)
+
+    def _map(self, x: Tensor) -> Tensor:
+        hidden = self.drop(F.gelu(self.fc1(x)))  # (..., hidden)
+        out: Tensor = self.drop(self.fc2(hidden))  # (..., C)
+        return out
+
+
+class SwinBlock(nn.Module):
+    """Window attention and MLP, each on normalised tokens and with a residual."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        window: int,
+        shift: int,
+        num_heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        qk_scale: float | None,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.shift = shift
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(
+            dim=dim,
+            window=window,
+            shift=shift,
+            num_heads=num_heads,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            attn_drop=attn_drop,
+            proj_drop=drop,
+        )
+        self.drop_path = DropPath(rate=drop_path)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim=dim, hidden=int(dim * mlp_ratio), drop=drop)
+
+    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
+        """Refine tokens, (B, T, C) -> (B, T, C)."""
+        x = x + self.drop_path(self.attn(self.norm1(x), layout))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class PatchMerging(nn.Module):
+    """Join each 2 x 2 tokens into one of twice the width."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Halve a map, rounding up, (B, h w, C) -> (B, ceil(h / 2) ceil(w / 2), 2 C)."""
+        batch, _, channels = x.shape
+        x = x.reshape(batch, height, width, channels)
+        if torch.compiler.is_compiling() or height % 2 or width % 2:
+            x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        x = x.reshape(batch, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
+        x = x.permute(0, 1, 3, 4, 2, 5)  # the four go down the left column, then down the right one
+        x = x.reshape(batch, -1, 4 * channels)  # (B, T', 4 C)
+        out: Tensor = self.reduction(self.norm(x))  # (B, T', 2 C)
+        return out
+
+
+class SwinStage(nn.Module):
+    """Blocks at one resolution, and the step to the next one."""
+
+    def __init__(self, *, blocks: Sequence[SwinBlock], window: int, downsample: PatchMerging | None) -> None:
+        super().__init__()
+        self.window = window
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(
+        self, x: Tensor, height: int, width: int, layouts: WindowLayouts, *, use_checkpoint: bool
+    ) -> Tensor:
+        """Refine the tokens of a map, (B, h w, C) -> (B, h w, C); the step down is the caller's."""
+        recompute = use_checkpoint and torch.is_grad_enabled()
+        for block in self.blocks:
+            assert isinstance(block, SwinBlock)
+            layout = layouts.get(
+                x.shape[0], height, width, window=self.window, shift=block.shift, device=x.device
+            )
+            x = checkpoint(block, x, layout, use_reentrant=False) if recompute else block(x, layout)
+        return x
+
+
+class PatchEmbed(nn.Module):
+    """Cut the image into patches and embed each as one token."""
+
+    norm: nn.LayerNorm | None
+
+    def __init__(self, *, patch_size: int, embed_dim: int, patch_norm: bool) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(embed_dim) if patch_norm else None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, int, int]:
+        """Images (B, 3, H, W) to tokens (B, h w, C) with h and w, each rounded up; what is missing is zero."""
+        height, width = images.shape[-2:]
+        side = self.patch_size
+        if torch.compiler.is_compiling() or height % side or width % side:
+            images = F.pad(images, (0, -width % side, 0, -height % side))
+        x = self.proj(images)  # (B, C, h, w)
+        height, width = x.shape[-2:]
+        x = x.flatten(2).transpose(1, 2)  # (B, T, C)
+        return (x if self.norm is None else self.norm(x)), height, width
+
+
+class SwinTransformer(nn.Module):
+    """Four maps of an image, each at half the resolution of the one before.
+
+    Attributes:
+        channels: channels of each returned map, by name.
+        strides: image pixels per map cell, by name.
+
+    Source: Liu et al. 2021 (arXiv 2103.14030); parameter names as in microsoft/Swin-Transformer and the detectron2
+    backbone of facebookresearch/Mask2Former (both MIT). The window does not shrink on maps smaller than it.
+    """
+
+    norms: dict[str, nn.LayerNorm]
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        patch_size: int,
+        window_size: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        qk_scale: float | None,
+        drop_rate: float,
+        attn_drop_rate: float,
+        drop_path_rate: float,
+        ape: bool,
+        patch_norm: bool,
+        out_indices: Sequence[int],
+        pretrain_img_size: int,
+        use_checkpoint: bool,
+    ) -> None:
+        super().__init__()
+        self.out_indices = tuple(sorted(out_indices))
+        self.use_checkpoint = use_checkpoint
+        self.patch_embed = PatchEmbed(patch_size=patch_size, embed_dim=embed_dim, patch_norm=patch_norm)
+        self.absolute_pos_embed: nn.Parameter | None = None
+        if ape:
+            side = pretrain_img_size // patch_size
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, side, side))
+        self.pos_drop = nn.Dropout(drop_rate)
+        total = sum(depths)
+        rates = [drop_path_rate * index / max(total - 1, 1) for index in range(total)]
+        self.layers = nn.ModuleList()
+        for stage, depth in enumerate(depths):
+            dim = embed_dim * 2**stage
+            blocks = [
+                SwinBlock(
+                    dim=dim,
+                    window=window_size,
+                    shift=window_size // 2 if index % 2 else 0,
+                    num_heads=num_heads[stage],
+                    mlp_ratio=mlp_ratio,
+                    qkv_bias=qkv_bias,
+                    qk_scale=qk_scale,
+                    drop=drop_rate,
+                    attn_drop=attn_drop_rate,
+                    drop_path=rates[sum(depths[:stage]) + index],
+                )
+                for index in range(depth)
+            ]
+            downsample = PatchMerging(dim=dim) if stage < len(depths) - 1 else None
+            self.layers.append(SwinStage(blocks=blocks, window=window_size, downsample=downsample))
+        self.channels = {f"res{index + 2}": embed_dim * 2**index for index in self.out_indices}
+        self.strides = {f"res{index + 2}": patch_size * 2**index for index in self.out_indices}
+        for index in self.out_indices:
+            self.add_module(f"norm{index}", nn.LayerNorm(embed_dim * 2**index))
+        self._layouts = WindowLayouts()
+        self.apply(_initialise)
+        if self.absolute_pos_embed is not None:
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Encode images (B, 3, H, W), normalised, into maps res2, res3, ... of (B, C, h, w), channels last in memory."""
+        x, height, width = self.patch_embed(images)  # (B, T, C)
+        if self.absolute_pos_embed is not None:
+            table = F.interpolate(self.absolute_pos_embed, size=(height, width), mode="bicubic")
+            x = x + table.flatten(2).transpose(1, 2)  # (B, T, C)
+        x = self.pos_drop(x)
+        maps: dict[str, Tensor] = {}
+        for index, stage in enumerate(self.layers):
+            assert isinstance(stage, SwinStage)
+            x = stage(x, height, width, self._layouts, use_checkpoint=self.use_checkpoint)
+            if index in self.out_indices:
+                out = self.get_submodule(f"norm{index}")(x)  # (B, T, C)
+                out = out.reshape(x.shape[0], height, width, -1)  # (B, h, w, C)
+                maps[f"res{index + 2}"] = out.permute(0, 3, 1, 2)  # (B, C, h, w)
+            if stage.downsample is not None:
+                x = stage.downsample(x, height, width)
+                height, width = (height + 1) // 2, (width + 1) // 2
+        return maps
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, WindowAttention):
+        nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)

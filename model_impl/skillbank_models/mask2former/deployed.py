@@ -1,0 +1,124 @@
+"""Results from an ONNX file or engine: what evaluation and inference run instead of the network.
+
+A file of fixed image size gets each image at its own scale, padded at right and bottom; only an image that is larger
+than the file's input is made smaller, with its proportions. So a file exported at the test size sees the same pixels
+as the network would.
+
+Letters: `B` batch, `K` classes, `H W` padded batch, `h w` content of an image, `H0 W0` image as stored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skillbank.errors import ShapeError
+from skillbank_models.data.batch import SegmentationBatch
+from skillbank_models.data.categories import Categories
+from skillbank_models.deploy.model_io import DeployedModel
+from skillbank_models.deploy.opened import open_deployed
+from skillbank_models.deploy.segmentation_outputs import OUTPUTS
+from skillbank_models.mask2former.graph_facts import check_agrees
+from skillbank_models.ops.exported_masks import segment_exported
+from skillbank_models.ops.image_result import ImageResult
+
+__all__ = ["DeployedSegmenter", "fit_images", "open_segmenter", "thing_flags"]
+
+_EXTRA = ("pred_queries", "pred_no_object")  # absent from files of other programs
+
+
+class DeployedSegmenter:
+    """A deployed network with the post-processing of a spec.
+
+    Args:
+        model: the opened file.
+        spec: thresholds and mode are read from its `model` block.
+        categories: class index -> category.
+        where: the file, for messages.
+
+    Raises:
+        ConflictError: the file was exported for other settings.
+        ShapeError: the file lacks an output of the mode, or takes no single batch of images.
+    """
+
+    def __init__(self, model: DeployedModel, *, spec: Any, categories: Categories, where: str) -> None:
+        check_agrees(model.metadata, spec, where)
+        mode = spec.model.mode
+        missing = [name for name in OUTPUTS[mode] if name not in model.outputs and name not in _EXTRA]
+        if missing or len(model.inputs) != 1:
+            raise ShapeError(
+                f"{where}: takes {', '.join(model.inputs)} and gives {', '.join(model.outputs)}; mode {mode} takes one "
+                f"batch of images and gives {', '.join(OUTPUTS[mode])}",
+                hint=f"export again with model.mode={mode}",
+                key="model.mode",
+                value=mode,
+            )
+        self.model = model
+        self.settings = spec.model
+        self.is_thing = thing_flags(categories, spec.model.sem_seg_head.num_classes)  # (K,)
+
+    def __call__(self, batch: SegmentationBatch) -> list[ImageResult]:
+        """The result of each image of a batch, at its stored size and on the CPU."""
+        images, contents = fit_images(batch.images, batch.sizes, self.model.input_size)
+        outputs: dict[str, Tensor] = self.model(images)
+        if "pred_no_object" in outputs:
+            outputs["keep"] = outputs["pred_scores"] > outputs["pred_no_object"]  # (B, Q)
+        return [
+            segment_exported(
+                {name: tensor[place] for name, tensor in outputs.items()},
+                mode=self.settings.mode,
+                content=content,
+                original=original,
+                is_thing=self.is_thing,
+                object_mask_threshold=self.settings.object_mask_threshold,
+                overlap_threshold=self.settings.overlap_threshold,
+            )
+            for place, (content, original) in enumerate(zip(contents, batch.original_sizes, strict=True))
+        ]
+
+
+def open_segmenter(path: Path, *, spec: Any, categories: Categories, device: torch.device) -> DeployedSegmenter:
+    """The segmenter in an ``.onnx``, ``.engine`` or ``.plan`` file.
+
+    Raises:
+        SkillBankError: the file cannot be opened here, or does not fit the spec.
+    """
+    return DeployedSegmenter(open_deployed(path, device), spec=spec, categories=categories, where=str(path))
+
+
+def thing_flags(categories: Categories, num_classes: int) -> Tensor:
+    """Which classes are countable, (K,) bool."""
+    count = len(categories)
+    return torch.tensor([index >= count or categories.is_thing(index) for index in range(num_classes)])  # (K,)
+
+
+def fit_images(
+    images: Tensor, contents: list[tuple[int, int]], size: tuple[int, int] | None
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Images as a file of fixed size takes them.
+
+    Args:
+        images: (B, 3, H, W), normalised, padded at right and bottom.
+        contents: (h, w) of each image inside.
+        size: height and width to reach; None leaves the batch as it is.
+
+    Returns:
+        (B, 3, *size) and the size of the content of each image inside.
+    """
+    if size is None or tuple(images.shape[-2:]) == size:
+        return images, contents
+    out = images.new_zeros(len(images), images.shape[1], *size)  # (B, 3, *size)
+    fitted: list[tuple[int, int]] = []
+    for place, (height, width) in enumerate(contents):
+        image = images[place, :, :height, :width]  # (3, h, w)
+        scale = min(1.0, size[0] / height, size[1] / width)
+        if scale < 1.0:
+            height, width = max(1, round(height * scale)), max(1, round(width * scale))
+            image = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[0]  # (3, h, w)
+        out[place, :, :height, :width] = image
+        fitted.append((height, width))
+    return out, fitted

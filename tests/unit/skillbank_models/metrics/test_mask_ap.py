@@ -1,0 +1,135 @@
+"""AP equals pycocotools run on JSON files."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from skillbank_models.data.batch import SegmentTruth
+from skillbank_models.metrics.mask_ap import evaluate_instances, image_instances
+from skillbank_models.ops.image_result import InstanceResult
+from skillbank_models.ops.run_lengths import encode_masks
+
+SIZE = (120, 160)
+LABELS = [0, 1, 3, 4]  # 2 is unused, 4 never annotated
+NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"]
+
+
+def box(rng, low, high):
+    """A filled box of random size, as a mask."""
+    height, width = rng.integers(low, high, 2)
+    top, left = rng.integers(0, SIZE[0] - height + 1), rng.integers(0, SIZE[1] - width + 1)
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def images(seed, count=6):
+    """Truth and predictions of some images: shifted boxes, wrong labels, misses, crowds, one image empty."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for place in range(count):
+        truth, masks, labels = [], [], []
+        for number in range(0 if place == 3 else 8):
+            mask = box(rng, *((5, 30), (30, 90), (97, 119))[number % 3])
+            label = int(rng.choice([0, 1, 3]))
+            rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+            rle["counts"] = rle["counts"].decode()
+            truth.append(SegmentTruth(number + 1, label, number == 7, int(mask.sum()), rle))
+            if rng.random() < 0.85:
+                shift = rng.integers(-4, 5, 2)
+                masks.append(np.roll(mask, shift, (0, 1)))
+                labels.append(label if rng.random() < 0.8 else int(rng.choice([0, 1, 2, 3])))
+        for _ in range(3):
+            masks.append(box(rng, 10, 60))
+            labels.append(int(rng.choice([0, 1, 3, 4])))
+        scores = torch.from_numpy(rng.random(len(masks)).round(1).astype(np.float32))  # with ties
+        result = InstanceResult(
+            torch.tensor(labels), scores, torch.from_numpy(np.stack(masks)), torch.arange(len(masks))
+        )
+        out.append((truth, result))
+    return out
+
+
+def on_files(folder, data):
+    """Statistics of pycocotools, and AP of each category, from JSON files."""
+    annotations, results = [], []
+    for image, (truth, result) in enumerate(data, start=1):
+        for item in truth:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1, "image_id": image, "category_id": item.label + 10,
+                    "iscrowd": int(item.is_crowd), "area": item.area, "segmentation": item.rle,
+                }
+            )  # fmt: skip
+        for label, score, rle in zip(
+            result.labels.tolist(), result.scores.tolist(), encode_masks(result), strict=True
+        ):
+            row = {"image_id": image, "category_id": label + 10, "score": score, "segmentation": rle}
+            results.append(row)
+    truth_file, result_file = folder / "truth.json", folder / "results.json"
+    listed = [{"id": i, "height": SIZE[0], "width": SIZE[1]} for i in range(1, len(data) + 1)]
+    categories = [{"id": label + 10, "name": str(label)} for label in LABELS]
+    truth_file.write_text(
+        json.dumps({"images": listed, "annotations": annotations, "categories": categories})
+    )
+    result_file.write_text(json.dumps(results))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(truth_file))
+        run = COCOeval(truth, truth.loadRes(str(result_file)), "segm")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    of_class = [p[p > -1].mean() for p in np.moveaxis(run.eval["precision"][:, :, :, 0, -1], 2, 0)[:3]]
+    return run.stats[:9].tolist(), of_class
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equal_to_pycocotools_on_files(seed, tmp_path, capsys):
+    data = images(seed)
+    records = [image_instances(SIZE, truth, result) for truth, result in data]
+    scores = evaluate_instances(records, LABELS)
+    assert capsys.readouterr().out == ""
+    stats, of_class = on_files(tmp_path, data)
+    assert list(scores.values) == NAMES
+    assert list(scores.values.values()) == stats
+    assert 0.05 < scores.values["AP"] < 0.95
+    assert [scores.per_class[label][0] for label in (0, 1, 3)] == of_class
+    assert 4 not in scores.per_class
+    assert sum(scores.annotated.values()) == sum(not item.is_crowd for truth, _ in data for item in truth)
+
+
+def test_what_is_not_annotated_has_no_number():
+    data = images(0, 1)
+    small = [item for item in data[0][0] if item.area < 32 * 32]
+    assert small
+    scores = evaluate_instances([image_instances(SIZE, small, data[0][1])], LABELS)
+    assert "APs" in scores.values
+    assert "APl" not in scores.values
+    nothing = evaluate_instances([image_instances(SIZE, [], data[0][1])], LABELS)
+    assert (nothing.values, nothing.per_class) == ({}, {})
+    assert evaluate_instances([], LABELS).values == {}
+
+
+def test_nothing_found_is_zero_not_missing():
+    truth, result = images(0, 1)[0]
+    empty = InstanceResult(result.labels[:0], result.scores[:0], result.masks[:0], result.queries[:0])
+    scores = evaluate_instances([image_instances(SIZE, truth, empty)], LABELS)
+    assert scores.values["AP"] == 0
+
+
+def test_a_mask_of_several_instances_is_encoded_once():
+    mask = torch.zeros(1, 4, 5, dtype=torch.bool)
+    mask[:, 1:3, 2] = True
+    three = InstanceResult(torch.arange(3), torch.rand(3), mask.expand(3, 4, 5), torch.tensor([7, 7, 2]))
+    first, second, third = encode_masks(three)
+    assert first is second
+    assert third is not first
+    assert coco.decode(third).tolist() == mask[0].int().tolist()
+    assert isinstance(first["counts"], str)
