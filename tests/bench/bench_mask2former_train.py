@@ -1,9 +1,9 @@
-"""A whole training step of Mask2Former, Swin-T, 512 x 512, 10 masks per image: ours and that of transformers.
+"""A whole training step of Mask2Former, Swin-T, 512 x 512, 10 masks an image: ours and that of transformers.
 
-Forward, losses, backward and AdamW, the fused one on both sides; same weights, images, targets and threads, in
-turn in one process. Peak memory is measured in a process for each side: the most that is resident during a
-step, less what is resident before it with weights and optimiser state in place. On a GPU fp32 and bf16, with
-the peak of the allocator counted the same way.
+Forward, losses, backward and AdamW, the fused one on both sides; same weights, images, targets and threads,
+in turn in one process. Peak memory is measured in a process for each side: the most that is resident during
+a step, less what is resident before it with weights and optimiser state in place. On a GPU fp32 and bf16,
+with the peak of the allocator counted the same way.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Runs every ``bench_*.py`` of this folder and writes one table: what, median, ratio, allowed, machine.
 
 A bench prints one JSON object or a list of them: ``name``, ``command``, ``median_s``, and where they
-apply ``reference_s``, ``ratio``, ``allowed`` and ``unit`` (of the first two; seconds otherwise). Pairs are measured in turn.
+apply ``reference_s``, ``ratio``, ``allowed`` and ``unit`` (of median and reference, where it is not seconds).
+Pairs are measured in turn.
 """
 
 import json
@@ -31,10 +32,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
     lines = ["| what | command | median | reference | ratio | allowed |", "|---|---|---|---|---|---|"]
     for row in rows:
-        reference = f"{row['reference_s']:.4f} s" if row.get("reference_s") is not None else ""
+        unit = row.get("unit", "s")
+        reference = f"{row['reference_s']:.4f} {unit}" if row.get("reference_s") is not None else ""
         ratio = f"{row['ratio']:.3f}" if row.get("ratio") is not None else ""
         lines.append(
-            f"| {row['name']} | `{row['command']}` | {row['median_s']:.4f} s | {reference} | {ratio} | "
+            f"| {row['name']} | `{row['command']}` | {row['median_s']:.4f} {unit} | {reference} | {ratio} | "
             f"{row.get('allowed', '')} |"
         )
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from skillbank_models.data.batch import Truth
 from skillbank_models.data.categories import Categories
+from skillbank_models.data.run_lengths import runs_of, unpacked
 from skillbank_models.ops.image_result import ImageResult, InstanceResult
 
 __all__ = ["DrawnRegion", "regions_of_result", "regions_of_truth"]
@@ -80,11 +81,11 @@ def regions_of_truth(truth: Truth, categories: Categories) -> list[DrawnRegion]:
         cut = _cut(truth.segment_map, sorted(segments))
         rows = [(*part, segments[number].label, None) for number, part in cut]
     elif any(segment.rle is not None for segment in truth.segments):
-        from pycocotools import mask as coco
-
         for segment in truth.segments:
             if segment.rle is not None and not segment.is_crowd:
-                part = _trimmed(coco.decode(segment.rle).astype(bool))
+                height, width = segment.rle["size"]
+                mask = unpacked(runs_of(segment.rle["counts"]), (height, width))
+                part = _trimmed(mask.astype(bool))
                 if part is not None:
                     rows.append((*part, segment.label, None))
     elif truth.class_map is not None:

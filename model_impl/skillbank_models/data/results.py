@@ -42,8 +42,8 @@ from skillbank_models.data.result_files import (
 )
 from skillbank_models.metrics.reduction import is_shared
 from skillbank_models.ops.image_result import ImageResult, InstanceResult, PanopticResult
+from skillbank_models.ops.instance_runs import encode_masks
 from skillbank_models.ops.postprocess import Mode
-from skillbank_models.ops.run_lengths import encode_masks
 
 __all__ = ["ResultWriter"]
 

@@ -247,7 +247,7 @@ def _coverage(outline: NDArray[np.float64], size: tuple[int, int]) -> Pixels:
     # OpenCV counts from the middle of a pixel, in 1/256 pixel
     corners = np.rint((outline - 0.5) * 256).astype(np.int32)
     cv2.fillPoly(canvas, [corners], 255, lineType=cv2.LINE_AA, shift=8)
-    return canvas.astype(np.float32) / 255
+    return (canvas / np.float32(255)).astype(np.float32)
 
 
 def _wave(rng: np.random.Generator, along: Pixels, length: int, height: float) -> Pixels:

@@ -20,9 +20,7 @@ Values: TypeAlias = "Tensor | NDArray[Any] | Mapping[str, Tensor | NDArray[Any]]
 Run: TypeAlias = Callable[[Tensors], dict[str, Tensor]]
 
 
-def run_in_batches(
-    run: Run, values: Values, inputs: Mapping[str, ModelInput], path: Path
-) -> dict[str, Any]:
+def run_in_batches(run: Run, values: Values, inputs: Mapping[str, ModelInput], path: Path) -> dict[str, Any]:
     """Check the inputs, split them, run each part and join the results.
 
     Args:

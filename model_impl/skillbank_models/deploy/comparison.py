@@ -1,9 +1,9 @@
 """Whether an exported file answers like the module it came from.
 
-Numbers are compared element by element. Two things make a plain maximum useless: a value near a threshold may fall on
-the other side of it in another runtime, which moves a 0/1 pixel or a class by a whole step, and equal scores may be
-sorted in another order. So a small share of elements may differ by more than the tolerance, and rows that are sorted
-by score are matched by their keys first.
+Numbers are compared element by element. Two things make a plain maximum useless: a value near a threshold may
+fall on the other side of it in another runtime, which moves a 0/1 pixel or a class by a whole step, and equal
+scores may be sorted in another order. So a small share of elements may differ by more than the tolerance, and
+rows that are sorted by score are matched by their keys first.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Tolerance:
     Attributes:
         absolute: most that an element may differ by.
         share: most of an output's elements, 0 to 1, that may differ by more.
-        row_keys: integer outputs (B, rows) that together name a row; outputs of two or more axes are put into the
-            same order of rows by them. Empty where the order of rows is fixed.
+        row_keys: integer outputs (B, rows) that together name a row; outputs of two or more axes are put into
+            the same order of rows by them. Empty where the order of rows is fixed.
     """
 
     absolute: float
@@ -65,7 +65,8 @@ def compare(
         samples: inputs by name.
 
     Returns:
-        Runtime, tolerance, differences by sample, largest difference by output, and a verdict, as JSON values.
+        Runtime, tolerance, differences by sample, largest difference by output, and a verdict, as JSON
+        values.
     """
     import onnxruntime
 
@@ -93,7 +94,8 @@ def compare(
             }
         )
     return {
-        "runtime": f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider against torch {torch.__version__}",
+        "runtime": f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider against torch "
+        "{torch.__version__}",
         "tolerance": {"max_abs_diff": tolerance.absolute, "share_of_elements_beyond": tolerance.share},
         "samples": rows,
         "max_abs_diff": worst,
@@ -129,7 +131,8 @@ def require_equal(report: Mapping[str, Any], what: str) -> None:
         return
     allowed = report["tolerance"]
     worst = {
-        name: max(row["share_beyond_tolerance"][name] for row in report["samples"]) for name in report["max_abs_diff"]
+        name: max(row["share_beyond_tolerance"][name] for row in report["samples"])
+        for name in report["max_abs_diff"]
     }
     off = [
         f"{name} by up to {report['max_abs_diff'][name]:.3g} ({share:.2%} of its elements too far)"
@@ -138,7 +141,8 @@ def require_equal(report: Mapping[str, Any], what: str) -> None:
     ]
     raise BackendError(
         f"{what}: ONNX Runtime and torch differ in {', '.join(off)}; at most "
-        f"{allowed['share_of_elements_beyond']:.2%} of the elements may differ by more than {allowed['max_abs_diff']:g}",
+        f"{allowed['share_of_elements_beyond']:.2%} of the elements may differ by more than "
+        f"{allowed['max_abs_diff']:g}",
         hint="the file was not written; try another opset_version, and report the case with the spec",
     )
 
@@ -146,8 +150,8 @@ def require_equal(report: Mapping[str, Any], what: str) -> None:
 def _same_rows(wanted: Arrays, found: Arrays, keys: tuple[str, ...]) -> tuple[Arrays, Arrays]:
     """Both sides with the rows that both have, in one order; a row that only one side has stays where it is.
 
-    Rows at the end of a ranking come and go with the last digit of their score, so they are compared as they are and
-    fall under the share that may differ.
+    Rows at the end of a ranking come and go with the last digit of their score, so they are compared as they
+    are and fall under the share that may differ.
     """
     truth_rows, answer_rows = _rows(wanted, keys), _rows(found, keys)
     order = np.tile(np.arange(answer_rows.shape[1]), (answer_rows.shape[0], 1))

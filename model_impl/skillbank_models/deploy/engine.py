@@ -1,6 +1,7 @@
 """Running a TensorRT engine, through the interface of `OnnxModel`.
 
-Uses the Python interface of TensorRT 10, https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api.
+Uses the Python interface of TensorRT 10,
+https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def require_tensorrt(what: str) -> Any:
     if not is_installed("tensorrt"):
         raise RuntimeMissingError(
             f"{what} needs TensorRT, which is not installed",
-            hint="pip install -c constraints.txt 'skillbank[trt]' on a machine with an NVIDIA GPU; an .onnx file runs "
+            hint="pip install -c constraints.txt 'skillbank[trt]' on a machine with an NVIDIA GPU; an .onnx "
+            "file runs "
             "without it",
             key="tensorrt",
         )
@@ -77,7 +79,8 @@ class EngineModel:
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise InvalidValueError(
-                f"{path} cannot be read by TensorRT {trt.__version__}; an engine fits only the version and the kind "
+                f"{path} cannot be read by TensorRT {trt.__version__}; an engine fits only the version and "
+                "the kind "
                 "of GPU it was built with",
                 hint="build it again here: tao model mask2former gen_trt_engine",
                 key=str(path),

@@ -1,6 +1,7 @@
 """Building a TensorRT engine from an ONNX file.
 
-Uses the Python interface of TensorRT 10, https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api.
+Uses the Python interface of TensorRT 10,
+https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class EnginePlan:
         profile: smallest, usual and largest batch.
         workspace_mb: scratch memory of the builder.
         fp16: half precision where the builder finds it faster.
-        layers_precision: ``pattern:fp32`` or ``pattern:fp16``; the pattern is matched with names of graph nodes.
+        layers_precision: ``pattern:fp32`` or ``pattern:fp16``; the pattern is matched with names of graph
+            nodes.
         keep_fp32: patterns of nodes that half precision would spoil; `layers_precision` goes before them.
         size: height and width for a graph that leaves them open.
         timing_cache: kernel timings, read where the file exists and written afterwards.
@@ -66,7 +68,8 @@ def batch_profile(onnx_batch: int | None, asked: int, bounds: tuple[int, int, in
         return (asked, asked, asked) if asked > 0 else bounds
     if asked > 0 and asked != onnx_batch:
         raise ConflictError(
-            f"gen_trt_engine.batch_size: {asked} is asked for, but the ONNX file has the fixed batch {onnx_batch}",
+            f"gen_trt_engine.batch_size: {asked} is asked for, but the ONNX file has the fixed batch "
+            f"{onnx_batch}",
             hint="export with export.batch_size=-1 for an open batch",
             key="gen_trt_engine.batch_size",
             value=asked,
@@ -78,7 +81,8 @@ def batch_profile(onnx_batch: int | None, asked: int, bounds: tuple[int, int, in
 def build_engine(plan: EnginePlan) -> dict[str, Any]:
     """Build and put in place the engine, its metadata and the timing cache.
 
-    A graph with integers and scales is built strongly typed: its own types hold and the precision settings do not.
+    A graph with integers and scales is built strongly typed: its own types hold and the precision settings do
+    not.
 
     Returns:
         What was built, as JSON values; also stored beside the engine.
@@ -91,7 +95,9 @@ def build_engine(plan: EnginePlan) -> dict[str, Any]:
     """
     if not plan.onnx_file.is_file():
         raise NotFoundError(
-            f"there is no file {plan.onnx_file}", hint=f"ls -l {plan.onnx_file.parent}", key=str(plan.onnx_file)
+            f"there is no file {plan.onnx_file}",
+            hint=f"ls -l {plan.onnx_file.parent}",
+            key=str(plan.onnx_file),
         )
     rules = _rules(plan)
     trt = require_tensorrt("building an engine")
@@ -150,7 +156,8 @@ def _rules(plan: EnginePlan) -> list[tuple[str, str, bool]]:
         pattern, _, precision = text.rpartition(":")
         if not pattern or precision.lower() not in _PRECISIONS:
             raise InvalidValueError(
-                f"gen_trt_engine.tensorrt.layers_precision: {text!r} is no layer:precision; the precision is fp32 or "
+                f"gen_trt_engine.tensorrt.layers_precision: {text!r} is no layer:precision; the precision "
+                "is fp32 or "
                 "fp16",
                 hint="gen_trt_engine.tensorrt.layers_precision=['*cross_attention*:fp32']",
                 key="gen_trt_engine.tensorrt.layers_precision",

@@ -1,7 +1,7 @@
 """Computing once, at export, what a graph would compute from its weights at every call.
 
-The exporter folds most of it, but not operators with several outputs, such as the cut of a packed attention weight. A
-weight that is a constant can be quantised; one that is cut at run time cannot.
+The exporter folds most of it, but not operators with several outputs, such as the cut of a packed attention
+weight. A weight that is a constant can be quantised; one that is cut at run time cannot.
 """
 
 from __future__ import annotations

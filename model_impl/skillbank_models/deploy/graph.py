@@ -20,8 +20,9 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 def tidy(model: ModelProto, *, prefix: str, metadata: Mapping[str, str]) -> None:
     """Name nodes after their modules, and drop what tells of the machine that exported.
 
-    A node is named ``<module>/<operator>_<number>``, so that settings which pick layers by name can be written
-    from the names in the checkpoint. Stack traces and notes of the exporter go, for they hold local paths.
+    A node is named ``<module>/<operator>_<number>``, so that settings which pick layers by name can be
+    written from the names in the checkpoint. Stack traces and notes of the exporter go, for they hold local
+    paths.
 
     Args:
         prefix: start of all module names that is left out, such as ``model.``.
@@ -97,7 +98,9 @@ def name_axes(model: ModelProto, axes: Mapping[str, Mapping[int, str]], *, every
 
 def custom_nodes(model: ModelProto) -> list[str]:
     """Operators outside the standard set, as ``domain::name``, each once; needs a plug-in to run."""
-    return sorted({f"{node.domain}::{node.op_type}" for node in _nodes(model) if node.domain not in {"", "ai.onnx"}})
+    return sorted(
+        {f"{node.domain}::{node.op_type}" for node in _nodes(model) if node.domain not in {"", "ai.onnx"}}
+    )
 
 
 def is_quantised(model: ModelProto) -> bool:

@@ -1,4 +1,5 @@
-"""ONNX files of a network: written, checked against torch, and only then put in place with a report beside them."""
+"""ONNX files of a network: written, checked against torch, and only then put in place with a report beside
+them."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ log = logging.getLogger(__name__)
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 _TALKATIVE = ("torch.onnx", "torch._dynamo", "torch.export", "onnxscript", "onnx_ir")
-_LARGEST_FILE_BYTES = 2**31 - 2**20  # protobuf refuses 2 GiB and more; weights go to a file beside it before that
+_LARGEST_FILE_BYTES = (
+    2**31 - 2**20
+)  # protobuf refuses 2 GiB and more; weights go to a file beside it before that
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class OnnxPlan:
 
     Attributes:
         path: file to write.
-        inputs: example of each argument of the module's forward, by name; a batch axis needs a length above 1.
+        inputs: example of each argument of the module's forward, by name; a batch axis needs a length above
+            1.
         outputs: names of what forward returns, in order.
         axes: input -> axis -> unknown length; all other lengths are fixed at those of the example.
         batch: name of the axis that every output has first; None where the batch is fixed.
@@ -99,7 +103,8 @@ def require_export_packages() -> None:
     absent = [name for name in _NEEDED if not is_installed(name)]
     if absent:
         raise RuntimeMissingError(
-            f"writing and checking ONNX files needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} "
+            f"writing and checking ONNX files needs {', '.join(absent)}, which "
+            f"{'is' if len(absent) == 1 else 'are'} "
             "not installed",
             hint="pip install -c constraints.txt 'skillbank[export]'",
             key=absent[0],
@@ -144,7 +149,8 @@ def export_onnx(module: nn.Module, plan: OnnxPlan) -> dict[str, Any]:
     facts = graph.facts(model)
     if facts["custom_operators"] and not plan.custom_operators:
         raise BackendError(
-            f"{plan.path}: the graph holds {', '.join(facts['custom_operators'])}, which are no standard operators",
+            f"{plan.path}: the graph holds {', '.join(facts['custom_operators'])}, which are no standard "
+            "operators",
             hint=f"{plan.key}={EXPORTER_FLOOR}",
         )
     report: dict[str, Any] = {"onnx_file": plan.path.name, "opset_asked": plan.opset, **facts}
@@ -173,7 +179,8 @@ def save_model(model: ModelProto, path: Path, *, check: Callable[[Path], None] |
     A model of 2 GiB or more keeps its weights in ``<path>.data`` beside it.
 
     Args:
-        check: called with the file under a temporary name; what it raises keeps the file from being put in place.
+        check: called with the file under a temporary name; what it raises keeps the file from being put in
+            place.
 
     Returns:
         Bytes written.
@@ -224,7 +231,8 @@ def _usable(plan: OnnxPlan) -> int:
 
     if plan.opset > defs.onnx_opset_version():
         raise InvalidValueError(
-            f"{plan.key}: {plan.opset} is unknown to the installed onnx; use {LOWEST} to {defs.onnx_opset_version()}",
+            f"{plan.key}: {plan.opset} is unknown to the installed onnx; use {LOWEST} to "
+            f"{defs.onnx_opset_version()}",
             hint=f"{plan.key}={LOWEST}",
             key=plan.key,
             value=plan.opset,

@@ -74,9 +74,9 @@ class OnnxModel:
         """Run the file.
 
         Args:
-            inputs: one array for a file with one input, else arrays by name; float32 images are (B, 3, H, W). B may be
-                any number: a file of fixed batch is called as often as needed, the last time with copies of the last
-                image, whose results are dropped.
+            inputs: one array for a file with one input, else arrays by name; float32 images are (B, 3, H, W).
+                B may be any number: a file of fixed batch is called as often as needed, the last time with
+                copies of the last image, whose results are dropped.
 
         Returns:
             Results by name, tensors for tensors and arrays for arrays.
@@ -118,12 +118,13 @@ def _session(path: Path, device: torch.device) -> Any:
     options.log_severity_level = 3  # errors only; its notes about single operators mean nothing to a user
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as err:  # noqa: BLE001  # the runtime has classes of its own, without a public base
+    except Exception as err:  # the runtime has classes of its own, without a public base
         said = (str(err).splitlines() or [type(err).__name__])[0]
         if "Plugin" in said or "not a registered function/op" in said:
             raise BackendError(
                 f"{path}: the file holds operators that only TensorRT runs ({said})",
-                hint="export with export.on_cpu=true for ONNX Runtime, or build an engine with gen_trt_engine",
+                hint="export with export.on_cpu=true for ONNX Runtime, or build an engine with "
+                "gen_trt_engine",
                 key=str(path),
             ) from err
         raise InvalidValueError(
@@ -131,5 +132,3 @@ def _session(path: Path, device: torch.device) -> Any:
             hint="export it again; a file cut off in copying looks like this",
             key=str(path),
         ) from err
-
-

@@ -1,9 +1,10 @@
 """Older operator sets for files of the exporter, which writes set 18 and later.
 
-Between sets 17 and 18 only few operators changed. Each change that loses nothing is undone here; anything else is
-refused by name, so that a file never claims a set whose rules it breaks.
+Between sets 17 and 18 only few operators changed. Each change that loses nothing is undone here; anything
+else is refused by name, so that a file never claims a set whose rules it breaks.
 
-Source: the change log of the ONNX operators, https://onnx.ai/onnx/operators (Apache-2.0), entries of version 18.
+Source: the change log of the ONNX operators, https://onnx.ai/onnx/operators (Apache-2.0), entries of version
+    18.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ LOWEST = 17
 EXPORTER_FLOOR = 18  # the lowest set that torch's exporter writes
 
 _NEW_IN_18 = frozenset(
-    {"BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Col2Im", "GroupNormalization", "Mish"}
+    {
+        "BitwiseAnd",
+        "BitwiseNot",
+        "BitwiseOr",
+        "BitwiseXor",
+        "CenterCropPad",
+        "Col2Im",
+        "GroupNormalization",
+        "Mish",
+    }
 )
 _AXES_BECAME_INPUT = frozenset(
     {

@@ -1,7 +1,8 @@
 """Quantisation of ONNX files by ONNX Runtime: 8-bit arithmetic with measured ranges, or 8-bit weights alone.
 
-Both write standard operators: integers with QuantizeLinear and DequantizeLinear, which ONNX Runtime and TensorRT turn
-into 8-bit kernels where they have them. Numbers are symmetric around zero, the only form that TensorRT takes.
+Both write standard operators: integers with QuantizeLinear and DequantizeLinear, which ONNX Runtime and
+TensorRT turn into 8-bit kernels where they have them. Numbers are symmetric around zero, the only form that
+TensorRT takes.
 """
 
 from __future__ import annotations
@@ -185,5 +186,3 @@ def _rounded(weight: NDArray[Any], axis: int | None) -> tuple[NDArray[np.int8], 
     scale = np.maximum(largest / _LARGEST, 1e-12).astype(np.float32)
     values = np.clip(np.rint(weight / scale), -_LARGEST, _LARGEST).astype(np.int8)
     return values, scale.reshape(-1) if axis is not None else scale.reshape(())
-
-

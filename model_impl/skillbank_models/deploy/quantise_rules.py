@@ -35,9 +35,10 @@ class Choice:
 class LayerRules:
     """The settings `quantize.layers` and `quantize.skip_names`.
 
-    Without rules every layer is quantised, its weights with one scale for each output. With rules the first one that
-    matches holds, and a layer that none matches is left alone. A pattern is matched with the whole module path, with
-    any part of it from the start of a name, and with the class name, such as ``Linear`` or ``Conv2d``.
+    Without rules every layer is quantised, its weights with one scale for each output. With rules the first
+    one that matches holds, and a layer that none matches is left alone. A pattern is matched with the whole
+    module path, with any part of it from the start of a name, and with the class name, such as ``Linear`` or
+    ``Conv2d``.
 
     Args:
         layers: rules of the spec.
@@ -50,7 +51,12 @@ class LayerRules:
     """
 
     def __init__(
-        self, layers: Sequence[Any], skip_names: Sequence[str], *, formats: Iterable[str], with_activations: bool
+        self,
+        layers: Sequence[Any],
+        skip_names: Sequence[str],
+        *,
+        formats: Iterable[str],
+        with_activations: bool,
     ) -> None:
         self._formats = tuple(formats)
         self._with_activations = with_activations
@@ -111,9 +117,16 @@ class LayerRules:
             refuse("weights.dtype", rule.weights.dtype, "is no format this backend writes", self._formats)
         if rule.activations is not None:
             if not self._with_activations:
-                refuse("activations", rule.activations.dtype, "cannot be used in mode weight_only_ptq", ["nothing"])
+                refuse(
+                    "activations",
+                    rule.activations.dtype,
+                    "cannot be used in mode weight_only_ptq",
+                    ["nothing"],
+                )
             elif rule.activations.dtype != "int8":
-                refuse("activations.dtype", rule.activations.dtype, "is no format this backend writes", ["int8"])
+                refuse(
+                    "activations.dtype", rule.activations.dtype, "is no format this backend writes", ["int8"]
+                )
             elif rule.weights is None:
                 refuse("weights", None, "leaves the weights of a layer whose inputs are quantised", ["int8"])
         for name in ("weights", "activations"):

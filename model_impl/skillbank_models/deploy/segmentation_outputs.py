@@ -1,6 +1,7 @@
 """What a deployed segmentation network answers: the part of post-processing that lies inside the graph.
 
-Letters: `B` batch, `Q` queries, `K` classes, `C` mask width, `T` instances kept, `H W` input of the graph, `h w` mask map.
+Letters: `B` batch, `Q` queries, `K` classes, `C` mask width, `T` instances kept, `H W` input of the graph, `h
+    w` mask map.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ def graph_outputs(
         In the order of `OUTPUTS`:
 
         - semantic: class scores (B, K, H, W), the sum over queries of class probability x mask probability.
-        - instance: masks (B, T, H, W), 0 or 1; scores (B, T), class probability x mean mask probability inside; classes
-          (B, T); queries (B, T), which with the class name an instance. Best class probability first.
-        - panoptic: score x mask probability (B, Q, H, W); mask probability (B, Q, H, W); score (B, Q) and index (B, Q) of
-          the best real class; probability of no-object (B, Q), which a query has to exceed to take part.
+        - instance: masks (B, T, H, W), 0 or 1; scores (B, T), class probability x mean mask probability
+          inside; classes (B, T); queries (B, T), which with the class name an instance. Best class
+          probability first.
+        - panoptic: score x mask probability (B, Q, H, W); mask probability (B, Q, H, W); score (B, Q) and
+          index (B, Q) of the best real class; probability of no-object (B, Q), which a query has to exceed to
+          take part.
 
     Source: Cheng et al. 2022 (Mask2Former), published inference code (MIT), cut where thresholds begin.
     """

@@ -17,6 +17,8 @@ _PIXEL = "sem_seg_head.pixel_decoder"
 _QUERY = "sem_seg_head.predictor"
 _SWIN = "model.backbone.swin"
 _STAGE = "backbone.layers.{}.blocks.0"
+# of the authors, and of Hugging Face
+_RESNET = ("backbone.res2.", "model.pixel_level_module.encoder.embedder.")
 _POINTS = 4  # sampling points of deformable attention, of all published models
 _HEAD_KEY = "model.sem_seg_head"
 _FORMER_KEY = "model.mask_former"
@@ -129,7 +131,7 @@ def _backbone(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"model.backbone.type": "swin", **_swin(tensors)}
     if "backbone.stem.in_conv.conv.weight" in tensors:
         return {"model.backbone.type": "efficientvit", **_efficientvit(tensors)}
-    if any(name.startswith("backbone.res2.") for name in tensors):
+    if any(name.startswith(_RESNET) for name in tensors):
         return {"model.backbone.type": "resnet"}
     return {}
 

@@ -1,8 +1,8 @@
 """Results from an ONNX file or engine: what evaluation and inference run instead of the network.
 
-A file of fixed image size gets each image at its own scale, padded at right and bottom; only an image that is larger
-than the file's input is made smaller, with its proportions. So a file exported at the test size sees the same pixels
-as the network would.
+A file of fixed image size gets each image at its own scale, padded at right and bottom; only an image that is
+larger than the file's input is made smaller, with its proportions. So a file exported at the test size sees
+the same pixels as the network would.
 
 Letters: `B` batch, `K` classes, `H W` padded batch, `h w` content of an image, `H0 W0` image as stored.
 """
@@ -51,7 +51,8 @@ class DeployedSegmenter:
         missing = [name for name in OUTPUTS[mode] if name not in model.outputs and name not in _EXTRA]
         if missing or len(model.inputs) != 1:
             raise ShapeError(
-                f"{where}: takes {', '.join(model.inputs)} and gives {', '.join(model.outputs)}; mode {mode} takes one "
+                f"{where}: takes {', '.join(model.inputs)} and gives {', '.join(model.outputs)}; mode "
+                f"{mode} takes one "
                 f"batch of images and gives {', '.join(OUTPUTS[mode])}",
                 hint=f"export again with model.mode={mode}",
                 key="model.mode",
@@ -81,7 +82,9 @@ class DeployedSegmenter:
         ]
 
 
-def open_segmenter(path: Path, *, spec: Any, categories: Categories, device: torch.device) -> DeployedSegmenter:
+def open_segmenter(
+    path: Path, *, spec: Any, categories: Categories, device: torch.device
+) -> DeployedSegmenter:
     """The segmenter in an ``.onnx``, ``.engine`` or ``.plan`` file.
 
     Raises:
@@ -93,7 +96,9 @@ def open_segmenter(path: Path, *, spec: Any, categories: Categories, device: tor
 def thing_flags(categories: Categories, num_classes: int) -> Tensor:
     """Which classes are countable, (K,) bool."""
     count = len(categories)
-    return torch.tensor([index >= count or categories.is_thing(index) for index in range(num_classes)])  # (K,)
+    return torch.tensor(
+        [index >= count or categories.is_thing(index) for index in range(num_classes)]
+    )  # (K,)
 
 
 def fit_images(
@@ -118,7 +123,9 @@ def fit_images(
         scale = min(1.0, size[0] / height, size[1] / width)
         if scale < 1.0:
             height, width = max(1, round(height * scale)), max(1, round(width * scale))
-            image = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[0]  # (3, h, w)
+            image = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[
+                0
+            ]  # (3, h, w)
         out[place, :, :height, :width] = image
         fitted.append((height, width))
     return out, fitted

@@ -1,4 +1,5 @@
-"""The actions export and gen_trt_engine: a checkpoint becomes an ONNX file, an ONNX file becomes an engine."""
+"""The actions without a trainer: a checkpoint becomes an ONNX file, an ONNX file becomes an engine;
+quantisation."""
 
 from __future__ import annotations
 
@@ -9,49 +10,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from skillbank.errors import ConflictError, InvalidValueError, MissingValueError
-from skillbank_models.deploy.comparison import Tolerance
 from skillbank_models.deploy.engine import sidecar_path
 from skillbank_models.deploy.engine_build import EnginePlan, batch_profile, build_engine
-from skillbank_models.deploy.onnx_file import (
-    Axis,
-    OnnxPlan,
-    export_onnx,
-    report_path,
-    require_export_packages,
-)
+from skillbank_models.deploy.onnx_file import export_onnx, report_path, require_export_packages
 from skillbank_models.mask2former.data import categories_of
 from skillbank_models.mask2former.exported import ExportedMask2Former
 from skillbank_models.mask2former.graph_facts import graph_metadata
+from skillbank_models.mask2former.graph_plan import onnx_plan
 from skillbank_models.mask2former.model import build_model
+from skillbank_models.mask2former.quantise import quantize
 from skillbank_models.mask2former.weights import load_weights
 from skillbank_models.ops import _deformable_node
 from skillbank_models.protocol import ActionContext
 
-__all__ = ["FP32_NODES", "TOLERANCE", "export", "gen_trt_engine", "onnx_plan"]
+__all__ = ["FP32_NODES", "export", "gen_trt_engine", "quantize"]
 
 log = logging.getLogger(__name__)
 
-# Differences of rounding are around 1e-6. Where one of them carries a mask logit over zero, a query attends to a
-# pixel more or less and all its numbers move; with 0/1 masks the pixel itself jumps. Both are rare.
-TOLERANCE = Tolerance(absolute=1e-3, share=1e-3)
-
-# Half precision spoils these: scores of attention that many pixels share, and sums over all pixels or queries.
+# Half precision spoils these: scores of attention that many pixels share, and sums over all pixels or
+# queries.
 FP32_NODES = ("*transformer_cross_attention_layers*", "graph/Div_*", "graph/ReduceSum_*", "graph/Add_*")
-
-_STEP = 32  # image sizes are multiples of it
-_SEED = 20
 
 
 def export(spec: Any, context: ActionContext) -> None:
     """Write the ONNX file of a checkpoint, with a report beside it.
 
     Raises:
-        SkillBankError: settings that exclude each other, weights that do not fit, missing packages, a graph that cannot
-            be exported or answers otherwise than torch.
+        SkillBankError: settings that exclude each other, weights that do not fit, missing packages, a graph
+            that cannot be exported or answers otherwise than torch.
     """
     if context.rank != 0:
         return
@@ -59,12 +46,10 @@ def export(spec: Any, context: ActionContext) -> None:
     require_export_packages()
     categories = categories_of(spec)
     network = build_model(spec.model, activation_checkpoint=False)
-    load_weights(network, Path(spec.export.checkpoint), spec)  # type: ignore[arg-type]  # takes the network as well
-    module = ExportedMask2Former(network, mode=spec.model.mode, topk=spec.model.test_topk_per_image)
-    size = (spec.export.input_height, spec.export.input_width)
-    path = Path(spec.export.onnx_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plan = onnx_plan(
+    load_weights(network, Path(spec.export.checkpoint), spec)  # type: ignore[arg-type]  # takes the network
+    as well module = ExportedMask2Former(network, mode=spec.model.mode, topk=spec.model.test_topk_per_image)
+    size = (spec.export.input_height, spec.export.input_width) path = Path(spec.export.onnx_file)
+    path.parent.mkdir(parents=True, exist_ok=True) plan = onnx_plan(
         module,
         path,
         size=size,
@@ -84,55 +69,6 @@ def export(spec: Any, context: ActionContext) -> None:
     log.info("%s", _summary(path, report))
 
 
-def onnx_plan(
-    module: ExportedMask2Former,
-    path: Path,
-    *,
-    size: tuple[int, int],
-    batch: int,
-    dynamic_size: bool,
-    opset: int,
-    metadata: Mapping[str, str],
-    device: torch.device,
-    plugin: bool = False,
-    verbose: bool = False,
-) -> OnnxPlan:
-    """What to export, and the random images to check it with.
-
-    Args:
-        batch: fixed batch, -1 for an open one.
-        dynamic_size: leave height and width open.
-        device: where the network is traced.
-        plugin: deformable attention as TensorRT's node.
-    """
-    axes: dict[int, Axis] = {}
-    if batch == -1:
-        axes[0] = Axis("batch")
-    if dynamic_size:
-        axes |= {2: Axis("height", _STEP), 3: Axis("width", _STEP)}
-    height, width = size
-    sizes = [(1, height, width), (2, height, width)] if batch == -1 else [(batch, height, width)]
-    if dynamic_size:
-        other = (max(_STEP, height // 2 // _STEP * _STEP), width + _STEP)
-        sizes.append((sizes[0][0], *other))
-    draws = torch.Generator().manual_seed(_SEED)
-    samples = [{"inputs": torch.randn(count, 3, *side, generator=draws)} for count, *side in sizes]
-    keys = ("pred_queries", "pred_classes") if module.mode == "instance" else ()
-    return OnnxPlan(
-        path=path,
-        inputs={"inputs": _example(2 if batch == -1 else batch, size, device)},
-        outputs=module.outputs,
-        axes={"inputs": axes} if axes else {},
-        batch="batch" if batch == -1 else None,
-        opset=opset,
-        metadata=metadata,
-        samples=samples,
-        tolerance=Tolerance(absolute=TOLERANCE.absolute, share=TOLERANCE.share, row_keys=keys),
-        custom_operators=plugin,
-        verbose=verbose,
-    )
-
-
 def gen_trt_engine(spec: Any, context: ActionContext) -> None:
     """Build a TensorRT engine from an ONNX file.
 
@@ -145,7 +81,9 @@ def gen_trt_engine(spec: Any, context: ActionContext) -> None:
     for key in ("onnx_file", "trt_engine"):
         if not getattr(settings, key):
             raise MissingValueError(
-                f"gen_trt_engine.{key}: nothing is given", hint=f"gen_trt_engine.{key}=PATH", key=f"gen_trt_engine.{key}"
+                f"gen_trt_engine.{key}: nothing is given",
+                hint=f"gen_trt_engine.{key}=PATH",
+                key=f"gen_trt_engine.{key}",
             )
     plan = _engine_plan(settings)
     context.status.running(f"building {plan.engine_file} from {plan.onnx_file}")
@@ -185,14 +123,12 @@ def _read_input(path: Path) -> tuple[int | None, tuple[int, int] | None]:
     return batch, (tuple(json.loads(stored)) if stored else None)  # type: ignore[return-value]  # two numbers
 
 
-def _example(batch: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    return torch.zeros(batch, 3, *size, device=device)  # (B, 3, H, W)
-
-
 def _check(settings: Any) -> None:
     for key in ("checkpoint", "onnx_file"):
         if not getattr(settings, key):
-            raise MissingValueError(f"export.{key}: nothing is given", hint=f"export.{key}=PATH", key=f"export.{key}")
+            raise MissingValueError(
+                f"export.{key}: nothing is given", hint=f"export.{key}=PATH", key=f"export.{key}"
+            )
     if settings.batch_size == 0:
         raise InvalidValueError(
             "export.batch_size: 0 images cannot be segmented; use -1 for any number, or 1 and more",
@@ -202,7 +138,8 @@ def _check(settings: Any) -> None:
         )
     if settings.dynamic_size and not settings.on_cpu:
         raise ConflictError(
-            "export.dynamic_size: TensorRT's node for deformable attention holds the sizes of its maps, so height and "
+            "export.dynamic_size: TensorRT's node for deformable attention holds the sizes of its maps, so "
+            "height and "
             "width are fixed with export.on_cpu=false",
             hint="export.on_cpu=true writes standard operators, which TensorRT runs too",
             key="export.dynamic_size",

@@ -1,4 +1,5 @@
-"""What an exported file says about itself, so that running it needs no guessing, and whether a spec agrees."""
+"""What an exported file says about itself, so that running it needs no guessing, and whether a spec
+agrees."""
 
 from __future__ import annotations
 
@@ -95,5 +96,7 @@ def _unit_range(dataset: Any) -> tuple[list[float], list[float]]:
 
 def _equal(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
-        return len(found) == len(wanted) and all(abs(a - b) < 1e-6 for a, b in zip(found, wanted, strict=True))
+        return len(found) == len(wanted) and all(
+            abs(a - b) < 1e-6 for a, b in zip(found, wanted, strict=True)
+        )
     return bool(found == wanted)

@@ -98,6 +98,7 @@ def load_weights(module: LightningModule, path: Path, spec: Any) -> None:
     network = _network(module)
     found = read_tensors(Path(path), key=key)
     tensors = own_of(found)
+    _refuse_resnet(tensors, path, key)
     wanted = network.state_dict()
     report = compare(wanted, tensors, what=str(path))
     if not report.is_exact:
@@ -124,6 +125,7 @@ def _start_backbone(network: nn.Module, path: Path) -> None:
 
 def _start_model(network: nn.Module, path: Path) -> None:
     tensors = _fitted(own_of(read_tensors(path, key=PRETRAINED_KEY)), network)
+    _refuse_resnet(tensors, path, PRETRAINED_KEY)
     if not any(name.startswith("sem_seg_head.") for name in tensors):
         raise InvalidValueError(
             f"{PRETRAINED_KEY}: {path} holds no tensor of a segmentation head, so it is no whole model; its names "
@@ -152,6 +154,16 @@ def _tell(report: LoadReport, *, is_good: bool) -> None:
     log.log(logging.INFO if is_good else logging.WARNING, "%s", report.text())
 
 
+def _refuse_resnet(tensors: Mapping[str, Tensor], path: Path, key: str) -> None:
+    if describe(tensors).get("model.backbone.type") == "resnet":
+        raise InvalidValueError(
+            f"{key}: {path} has a ResNet backbone, which this network does not have; it has swin and efficientvit",
+            hint="take published weights with a Swin backbone",
+            key=key,
+            value=str(path),
+        )
+
+
 def _unfit(
     report: LoadReport, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], key: str
 ) -> InvalidValueError:
@@ -159,11 +171,7 @@ def _unfit(
         f"{len(names)} {title} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for title, names in report.differences()
     ]
-    settings = describe(tensors)
-    changes = suggest(settings, describe(wanted))
-    if settings.get("model.backbone.type") == "resnet":
-        changes = []
-        parts.append("its backbone is a ResNet, which this network does not have")
+    changes = suggest(describe(tensors), describe(wanted))
     if changes:
         hint = "set what the file was trained with: " + " ".join(changes)
     else:

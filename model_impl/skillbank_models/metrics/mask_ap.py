@@ -14,7 +14,7 @@ from typing import Any
 
 from skillbank_models.data.batch import SegmentTruth
 from skillbank_models.ops.image_result import InstanceResult
-from skillbank_models.ops.run_lengths import Rle, encode_masks
+from skillbank_models.ops.instance_runs import Rle, encode_masks
 
 __all__ = ["ImageInstances", "InstanceScores", "evaluate_instances", "image_instances"]
 

@@ -1,6 +1,7 @@
 """Deformable attention as one node of an exported graph, for TensorRT, which has a plug-in of that name.
 
-Letters: `B` batch, `S` pixels of all levels, `Q` queries, `M` heads, `d` channels of a head, `L` levels, `P` points.
+Letters: `B` batch, `S` pixels of all levels, `Q` queries, `M` heads, `d` channels of a head, `L` levels, `P`
+    points.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def is_wanted() -> bool:
 def call(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """The operator; arguments and result as in `deformable_attention`, with sizes that are plain numbers.
 
-    Source: TensorRT, plugin/multiscaleDeformableAttnPlugin (Apache-2.0): order, ranks and types of the inputs.
+    Source: TensorRT, plugin/multiscaleDeformableAttnPlugin (Apache-2.0): order, ranks and types of the
+        inputs.
     """
     areas = [height_px * width_px for height_px, width_px in shapes]
     # the plug-in takes 32-bit integers only

@@ -184,7 +184,8 @@ def _blocks(locations: Tensor) -> Iterator[tuple[int, slice]]:
 def _row_products(table: Tensor, rows: Tensor, grad: Tensor) -> Tensor:
     """Inner products of `grad` (n, d) with the named rows of `table`: what each share is worth, (n, 4*J)."""
     bags, corners = rows.shape
-    if rows.is_cuda:
+    # A sparse pattern cannot have more entries in a row than columns, which maps of a few pixels would need.
+    if rows.is_cuda or table.shape[0] < corners:
         planes = [
             (table[plane] * grad[:, None]).sum(-1)  # (n, J)
             for plane in rows.long().chunk(4, 1)

@@ -50,7 +50,8 @@ def deformable_attention(
         locations: (B, Q, M, L, P, 2), x and y in 0..1.
         weights: (B, Q, M, L, P), used as they are.
         deterministic: ask for gradients that are bitwise equal from run to run. On CPU they always are; on
-            CUDA this is slower. Graphs of `torch.compile` have the gradients of `grid_sample` instead.
+            CUDA this is slower; `torch.use_deterministic_algorithms` asks for it, too. Graphs of
+            `torch.compile` have the gradients of `grid_sample` instead.
 
     Returns:
         (B, Q, M * d), in the dtype of `value`.
@@ -70,6 +71,7 @@ def deformable_attention(
         return _deformable_node.call(value.to(dtype), shapes, places, scale).to(value.dtype)
     if compiling:
         return grid_sample_attention(value.to(dtype), shapes, places, scale).to(value.dtype)
+    deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     with torch.autocast(value.device.type, enabled=False):
         if value.is_cuda and not deterministic and dtype == torch.float32 and _has_triton():
             from skillbank_models.ops._deformable_triton import triton_attention

@@ -63,6 +63,7 @@ def instances_from_masks(
     content: tuple[int, int],
     original: tuple[int, int],
     keep: Tensor | None = None,
+    queries: Tensor | None = None,
 ) -> InstanceResult:
     """Instances from binary masks.
 
@@ -73,6 +74,7 @@ def instances_from_masks(
         content: height and width of the image inside the padded input.
         original: (H0, W0).
         keep: (K,) bool, classes to report; None reports all.
+        queries: (n,) where a mask comes from; None takes every mask for one of its own.
     """
     labels, scores = labels.long().cpu(), scores.float().cpu()
     order = scores.argsort(descending=True, stable=True)  # (n,)
@@ -84,7 +86,8 @@ def instances_from_masks(
         binary[start : start + BLOCK] = (_stored(masks[some], content, original) > 0.5).cpu()
     filled = binary.flatten(1).any(1)  # (n,)
     order, binary = order[filled], binary[filled]
-    return InstanceResult(labels[order], scores[order], binary, order)
+    owners = order if queries is None else queries.long().cpu()[order]
+    return InstanceResult(labels[order], scores[order], binary, owners)
 
 
 def panoptic_from_probabilities(
@@ -151,7 +154,8 @@ def segment_exported(
 
     Args:
         outputs: those of one image, without batch axis: semantic ``pred_masks`` (K, H, W); instance
-            ``pred_masks`` (n, H, W), ``pred_scores`` (n,), ``pred_classes`` (n,); panoptic ``prob_masks`` and
+            ``pred_masks`` (n, H, W), ``pred_scores`` (n,), ``pred_classes`` (n,) and, where the graph has
+            it, ``pred_queries`` (n,); panoptic ``prob_masks`` and
             ``pred_masks`` (Q, H, W), ``pred_scores`` (Q,), ``pred_classes`` (Q,) and, where the graph has it,
             ``keep`` (Q,).
         mode: task that the graph was exported for.
@@ -178,7 +182,15 @@ def segment_exported(
     scores, labels = outputs["pred_scores"], outputs["pred_classes"].long()
     if mode == "instance":
         keep = is_thing if things_only else None
-        found = instances_from_masks(masks, scores, labels, content=content, original=original, keep=keep)
+        found = instances_from_masks(
+            masks,
+            scores,
+            labels,
+            content=content,
+            original=original,
+            keep=keep,
+            queries=outputs.get("pred_queries"),
+        )
         return ImageResult(_painted(found, original), instances=found)
     segments = panoptic_from_probabilities(
         masks,

@@ -130,7 +130,9 @@ def _file(path: Path, key: str) -> ForeignWeights:
 
 
 def _is_safetensors(path: Path, start: bytes) -> bool:
-    return path.suffix == ".safetensors" or start[8:9] == b"{"
+    """By its ending, or because the length of a JSON header comes first."""
+    length = int.from_bytes(start[:8], "little")
+    return path.suffix == ".safetensors" or (start[8:9] == b"{" and length < path.stat().st_size)
 
 
 def _safetensors(path: Path, key: str) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """Weights kept as 8-bit numbers with scales, as plain tensors that any reader of checkpoints can open.
 
-A quantised tensor `name` is stored as two: ``name#int8`` or ``name#fp8_e4m3fn``, and ``name#scale``. A scale has the
-axes of the tensor, of length 1 where the scale does not change, so that their product is the tensor again. All other
-tensors are stored as they are. Nothing of the library that quantised is needed to read the file.
+A quantised tensor `name` is stored as two: ``name#int8`` or ``name#fp8_e4m3fn``, and ``name#scale``. A scale
+has the axes of the tensor, of length 1 where the scale does not change, so that their product is the tensor
+again. All other tensors are stored as they are. Nothing of the library that quantised is needed to read the
+file.
 """
 
 from __future__ import annotations

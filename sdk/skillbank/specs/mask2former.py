@@ -141,7 +141,7 @@ class Train(SegmentationTrain):
 
     pretrained_model_path: str | None = setting(None, "Weights of a whole model to fine-tune.")
     use_distributed_sampler: bool = setting(
-        False, "Let the trainer share out the data over GPUs instead of the loader itself."
+        False, "Give every GPU its own share of the images; otherwise batches of one order are dealt out."
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_lines import lines
-from conftest import Machine
+from mask2former_machine import Machine
 from PIL import Image
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Machine
+from mask2former_machine import Machine
 from PIL import Image
 
 pytestmark = pytest.mark.slow

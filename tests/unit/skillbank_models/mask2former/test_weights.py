@@ -71,8 +71,8 @@ def test_there_and_back_bit_by_bit(layout: str) -> None:
 def test_a_lost_rule_shows() -> None:
     own = tensors_of(random_module(1))
     theirs = from_own(own, "hf")
-    theirs["class_predictor.other"] = theirs.pop("class_predictor.weight")
-    assert "class_predictor.other" in to_own(theirs)
+    theirs["model.transformer_module.other"] = theirs.pop("class_predictor.weight")
+    assert "model.transformer_module.other" in to_own(theirs)
     parts = from_own(own, "hf")
     name = next(name for name in parts if name.endswith("attention.self.key.weight"))
     del parts[name]
@@ -183,7 +183,10 @@ def test_an_action_loads_quantised_weights(tmp_path: Path) -> None:
 
 def test_an_action_says_what_to_set(tmp_path: Path) -> None:
     other = random_module(
-        1, sem_seg_head__num_classes=19, mask_former__num_object_queries=20, backbone__swin__depths=[1, 1, 3, 1]
+        1,
+        sem_seg_head__num_classes=19,
+        mask_former__num_object_queries=20,
+        backbone__swin__depths=[1, 1, 3, 1],
     )
     torch.save({"state_dict": from_own(tensors_of(other), "own"), "skillbank": {}}, tmp_path / "x.pth")
     target = random_module(2)
@@ -191,8 +194,12 @@ def test_an_action_says_what_to_set(tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError) as info:
         load_weights(target, tmp_path / "x.pth", spec_of("export"))
     message = str(info.value)
-    assert message.startswith(f"export.checkpoint: {tmp_path / 'x.pth'} is of another architecture than the spec: of ")
-    assert "4 of another shape (sem_seg_head.predictor.query_feat.weight (20, 64) instead of (11, 64)" in message
+    assert message.startswith(
+        f"export.checkpoint: {tmp_path / 'x.pth'} is of another architecture than the spec: of "
+    )
+    assert (
+        "4 of another shape (sem_seg_head.predictor.query_feat.weight (20, 64) instead of (11, 64)" in message
+    )
     assert "13 unknown here (backbone.layers.2.blocks.2." in message
     assert info.value.hint == (
         "set what the file was trained with: 'model.backbone.swin.depths=[1,1,3,1]' "
@@ -206,17 +213,24 @@ def test_an_action_says_what_to_set(tmp_path: Path) -> None:
 def test_an_action_refuses_other_backbones_and_missing_files(tmp_path: Path) -> None:
     tensors = tensors_of(random_module(1))
     tensors = {
-        name.replace("backbone.layers.0", "backbone.res2").replace("backbone.patch_embed", "backbone.stem"): tensor
+        name.replace("backbone.layers.0", "backbone.res2").replace(
+            "backbone.patch_embed", "backbone.stem"
+        ): tensor
         for name, tensor in tensors.items()
     }
     torch.save({"model": tensors}, tmp_path / "r50.pth")
-    with pytest.raises(InvalidValueError, match="its backbone is a ResNet, which this network does not have"):
+    with pytest.raises(InvalidValueError, match="inference.checkpoint: .* has a ResNet backbone"):
         load_weights(random_module(2), tmp_path / "r50.pth", spec_of("inference"))
+    spec = spec_of("train", train__pretrained_model_path=str(tmp_path / "r50.pth"))
+    with pytest.raises(InvalidValueError, match="train.pretrained_model_path: .* has a ResNet backbone"):
+        start_weights(random_module(2), spec)
     with pytest.raises(NotFoundError, match="quantize.model_path: there is no file"):
         load_weights(random_module(2), tmp_path / "none.pth", spec_of("quantize"))
 
 
-def test_fine_tuning_keeps_new_layers_at_their_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_fine_tuning_keeps_new_layers_at_their_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = random_module(1, sem_seg_head__num_classes=133)
     torch.save({"model": tensors_of(source)}, tmp_path / "coco.pth")
     target = random_module(2)
@@ -243,16 +257,17 @@ def test_another_window_is_resized(tmp_path: Path) -> None:
     assert found[corners].abs().max() <= tensors_of(source)[TABLE].abs().max() * 1.5
 
 
-def test_a_backbone_alone_and_a_whole_model_over_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_backbone_alone_and_a_whole_model_over_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = random_module(1)
     backbone = {
         name.removeprefix("backbone."): tensor
         for name, tensor in tensors_of(source).items()
         if name.startswith("backbone.") and not name.startswith("backbone.norm")
     }
-    torch.save({"model": {**backbone, "norm.weight": torch.ones(192), "head.bias": torch.ones(9)}}, tmp_path / "b.pth")
+    torch.save(
+        {"model": {**backbone, "norm.weight": torch.ones(192), "head.bias": torch.ones(9)}},
+        tmp_path / "b.pth",
+    )
     target = random_module(2)
     with caplog.at_level(logging.INFO):
         start_weights(target, spec_of("train", model__backbone__pretrained_weights=str(tmp_path / "b.pth")))
@@ -278,15 +293,20 @@ def test_a_backbone_alone_and_a_whole_model_over_it(
 
 def test_files_that_would_leave_the_backbone_at_its_start(tmp_path: Path) -> None:
     tensors = {
-        name: tensor for name, tensor in tensors_of(random_module(1)).items() if name.startswith("sem_seg_head.")
+        name: tensor
+        for name, tensor in tensors_of(random_module(1)).items()
+        if name.startswith("sem_seg_head.")
     }
     torch.save({"model": tensors}, tmp_path / "head.pth")
     with pytest.raises(InvalidValueError, match="only 0% of the tensors of backbone are in"):
-        start_weights(random_module(2), spec_of("train", train__pretrained_model_path=str(tmp_path / "head.pth")))
+        start_weights(
+            random_module(2), spec_of("train", train__pretrained_model_path=str(tmp_path / "head.pth"))
+        )
     torch.save({"model": {"conv1.weight": torch.ones(1)}}, tmp_path / "resnet.pth")
     with pytest.raises(InvalidValueError, match=r"model.backbone.pretrained_weights: only 0% of the tensors"):
         start_weights(
-            random_module(2), spec_of("train", model__backbone__pretrained_weights=str(tmp_path / "resnet.pth"))
+            random_module(2),
+            spec_of("train", model__backbone__pretrained_weights=str(tmp_path / "resnet.pth")),
         )
 
 

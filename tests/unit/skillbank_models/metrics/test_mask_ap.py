@@ -12,9 +12,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from skillbank_models.data.batch import SegmentTruth
+from skillbank_models.data.run_lengths import runs_of, unpacked
 from skillbank_models.metrics.mask_ap import evaluate_instances, image_instances
 from skillbank_models.ops.image_result import InstanceResult
-from skillbank_models.ops.run_lengths import encode_masks
+from skillbank_models.ops.instance_runs import encode_masks
 
 SIZE = (120, 160)
 LABELS = [0, 1, 3, 4]  # 2 is unused, 4 never annotated
@@ -131,5 +132,5 @@ def test_a_mask_of_several_instances_is_encoded_once():
     first, second, third = encode_masks(three)
     assert first is second
     assert third is not first
-    assert coco.decode(third).tolist() == mask[0].int().tolist()
+    assert unpacked(runs_of(third["counts"]), (4, 5)).tolist() == mask[0].int().tolist()
     assert isinstance(first["counts"], str)

@@ -8,7 +8,8 @@ import torch
 from deformable_cases import encoder_case, forward_backward, random_case
 
 from skillbank.errors import ShapeError
-from skillbank_models.ops import _deformable_rows, deformable_attention as operator
+from skillbank_models.ops import _deformable_rows
+from skillbank_models.ops import deformable_attention as operator
 from skillbank_models.ops._deformable_plain import grid_sample_attention
 from skillbank_models.ops._deformable_rows import row_attention
 
@@ -56,16 +57,18 @@ def test_a_ramp_is_sampled_exactly(form):
     places = case.locations * 0.7 + 0.15  # at least half a pixel away from every edge
     ramps = []
     for level, (height, width) in enumerate(shapes):
-        ys, xs = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        ys, xs = torch.meshgrid(
+            torch.arange(height).double() + 0.5, torch.arange(width).double() + 0.5, indexing="ij"
+        )
         ramps.append((3 * xs / width - 2 * ys / height + level).flatten())
-    value = torch.cat(ramps).double()[None, :, None, None].expand_as(case.value)
+    value = torch.cat(ramps)[None, :, None, None].expand_as(case.value)
     levels = torch.arange(2, dtype=torch.float64)[:, None]
     exact = (case.weights * (3 * places[..., 0] - 2 * places[..., 1] + levels)).sum((-1, -2))  # (B, Q, M)
     got = FORMS[form](value, shapes, places, case.weights).unflatten(-1, (heads, -1))
     torch.testing.assert_close(got, exact[..., None].expand_as(got), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("place", [-0.2, 1.2, -1e6, 1e20, 3e38])
+@pytest.mark.parametrize("place", [-0.8, 1.8, -1e6, 1e20])
 def test_places_beyond_the_map_give_nothing(place):
     case = random_case()
     case.locations[..., 0] = place
@@ -201,7 +204,7 @@ def test_graphs_get_the_plain_form():
     assert "aten.grid_sampler.default" in called
     assert not any("embedding_bag" in name for name in called)
     assert not any(
-        node.meta["val"].dtype == torch.float64 for node in program.graph.nodes if "val" in node.meta
+        getattr(node.meta.get("val"), "dtype", None) == torch.float64 for node in program.graph.nodes
     )
     torch.testing.assert_close(program.module()(*inputs), Attend()(*inputs), **CLOSE)
 

@@ -105,7 +105,9 @@ class Runs:
 def test_malicious_files_run_nothing(name: str, tmp_path: Path) -> None:
     trace = tmp_path / "it-ran"
     (tmp_path / name).write_bytes(pickle.dumps({"model": {"a": np.ones(2)}, "x": Runs(trace)}))
-    with pytest.raises(InvalidValueError, match=r"it holds \w+.system, and reading that could run code") as info:
+    with pytest.raises(
+        InvalidValueError, match=r"it holds \w+.system, and reading that could run code"
+    ) as info:
         read(tmp_path / name)
     assert info.value.key == KEY
     assert "safetensors" in info.value.hint

@@ -10,10 +10,14 @@ from skillbank_models.weights.matching import compare, load_matching, suggest
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.ModuleDict({"backbone": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), "head": nn.Linear(4, 3)})
+    return nn.ModuleDict(
+        {"backbone": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), "head": nn.Linear(4, 3)}
+    )
 
 
-def load(module: nn.Module, tensors: dict[str, torch.Tensor], min_share: float = 0.5, within: str = "") -> object:
+def load(
+    module: nn.Module, tensors: dict[str, torch.Tensor], min_share: float = 0.5, within: str = ""
+) -> object:
     return load_matching(module, tensors, what="x.pth", key="the.key", min_share=min_share, within=within)
 
 
@@ -74,7 +78,10 @@ def test_a_module_without_memory_takes_the_tensors_over() -> None:
     [
         (lambda name: f"module.net.{name}", "Its names begin with 'module.net.', which ours do not"),
         (lambda name: name.removeprefix("backbone."), "Its names lack 'backbone.', with which ours begin"),
-        (lambda name: f"conv_{name.replace('.', '_')}", "It is another architecture; its names are like conv_"),
+        (
+            lambda name: f"conv_{name.replace('.', '_')}",
+            "It is another architecture; its names are like conv_",
+        ),
     ],
 )
 def test_too_few_names_the_cause(change: object, said: str) -> None:
@@ -84,7 +91,9 @@ def test_too_few_names_the_cause(change: object, said: str) -> None:
     with pytest.raises(InvalidValueError) as info:
         load(module, tensors, 0.5, "backbone.")
     message = str(info.value)
-    assert message.startswith("the.key: only 0% of the tensors of backbone are in x.pth, which has 6 tensors; 50%")
+    assert message.startswith(
+        "the.key: only 0% of the tensors of backbone are in x.pth, which has 6 tensors; 50%"
+    )
     assert said in message
     assert "weights inspect x.pth" in info.value.hint
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())

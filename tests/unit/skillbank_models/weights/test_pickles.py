@@ -36,7 +36,9 @@ def test_arrays_of_every_protocol(protocol: int) -> None:
     assert found["scalar"] == 2
     assert found["model"].keys() == arrays.keys()
     for name, array in arrays.items():
-        np.testing.assert_array_equal(found["model"][name].numpy(), array.astype(array.dtype.newbyteorder("=")))
+        np.testing.assert_array_equal(
+            found["model"][name].numpy(), array.astype(array.dtype.newbyteorder("="))
+        )
     assert found["model"]["half"].dtype == torch.float16
 
 

@@ -12,7 +12,11 @@ from skillbank.errors import StorageError
 from skillbank_models.weights.files import read_tensors
 from skillbank_models.weights.writing import write_folder, write_pickle, write_safetensors, write_torch
 
-TENSORS = {"a": torch.arange(6.0).reshape(2, 3).t(), "b": torch.ones(2, dtype=torch.bfloat16), "c": torch.tensor(3)}
+TENSORS = {
+    "a": torch.arange(6.0).reshape(2, 3).t(),
+    "b": torch.ones(2, dtype=torch.bfloat16),
+    "c": torch.tensor(3),
+}
 
 
 def test_a_pickle_that_an_ordinary_reader_understands(tmp_path: Path) -> None:
@@ -29,7 +33,9 @@ def test_a_pickle_that_an_ordinary_reader_understands(tmp_path: Path) -> None:
     assert {"numpy", "ndarray"} <= named
     assert not any("multiarray" in word or "numeric" in word for word in named)
     again = read_tensors(path, key="k").tensors
-    assert all(torch.equal(again[name], TENSORS[name].float() if name == "b" else TENSORS[name]) for name in TENSORS)
+    assert all(
+        torch.equal(again[name], TENSORS[name].float() if name == "b" else TENSORS[name]) for name in TENSORS
+    )
 
 
 def test_other_files(tmp_path: Path) -> None:
@@ -39,7 +45,10 @@ def test_other_files(tmp_path: Path) -> None:
     with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
     write_folder(tmp_path / "folder", TENSORS, {"config.json": {"a": 1}})
-    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     found = read_tensors(tmp_path / "folder", key="k")
     assert found.config == {"a": 1}
     assert all(torch.equal(found.tensors[name], TENSORS[name]) for name in TENSORS)

@@ -1,0 +1,73 @@
+"""Gathering over real processes."""
+
+import multiprocessing
+import os
+from datetime import timedelta
+
+import numpy as np
+import torch.distributed as dist
+
+from skillbank_models.metrics.reduction import (
+    from_first,
+    gather_on_all,
+    gather_on_first,
+    is_shared,
+    merge_images,
+    sum_over_ranks,
+)
+
+
+def work(rank, store, pipe):
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    try:
+        mine = {rank: "own", 7: f"seen by {rank}"}
+        pipe.send(
+            {
+                "shared": is_shared(),
+                "all": gather_on_all(mine),
+                "first": gather_on_first(rank),
+                "from first": from_first("said by 0" if rank == 0 else None),
+                "sum": sum_over_ranks(np.array([rank, 1], dtype=np.int64)).tolist(),
+            }
+        )
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes(tmp_path):
+    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+    ends, processes = [], []
+    for rank in range(2):
+        mine, theirs = context.Pipe()
+        process = context.Process(target=work, args=(rank, tmp_path / "store", theirs))
+        process.start()
+        ends.append(mine)
+        processes.append(process)
+    said = [end.recv() if end.poll(60) else None for end in ends]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    everyone = [{0: "own", 7: "seen by 0"}, {1: "own", 7: "seen by 1"}]
+    for rank, found in enumerate(said):
+        assert found["shared"]
+        assert found["all"] == everyone
+        assert found["first"] == ([0, 1] if rank == 0 else None)
+        assert found["from first"] == "said by 0"
+        assert found["sum"] == [1, 2]
+
+
+def test_one_process_sends_nothing():
+    assert not is_shared()
+    value = {"a": 1}
+    assert gather_on_all(value)[0] is value
+    assert gather_on_first(value)[0] is value
+    assert from_first(value) is value
+    counts = np.arange(3)
+    assert sum_over_ranks(counts) is counts
+
+
+def test_images_are_merged_once_and_in_order():
+    merged = merge_images([{10: "a", 2: "b"}, {2: "again", "x.jpg": "c", 1: "d"}])
+    assert list(merged.items()) == [(1, "d"), (2, "b"), (10, "a"), ("x.jpg", "c")]
