@@ -93,7 +93,7 @@ class ResultWriter:
         self._count = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._record = self._part(rank).open("w", encoding="utf-8")
+            self._part(rank).write_bytes(b"")
         except OSError as error:
             raise StorageError(
                 f"{folder}: results cannot be written there ({error.strerror})",
@@ -142,7 +142,7 @@ class ResultWriter:
         height, width = image.shape[:2]
         number = image_id if isinstance(image_id, int) else None
         record = {"name": relative_name, "id": number, "height": height, "width": width}
-        self._record.write(json.dumps({**record, "file": written, "rows": rows}, allow_nan=False) + "\n")
+        self._note({**record, "file": written, "rows": rows})
         self._count += 1
 
     def finish(self) -> list[tuple[Path, str]]:
@@ -154,8 +154,7 @@ class ResultWriter:
         Raises:
             StorageError: records of a process are missing, or a file cannot be written.
         """
-        self._record.write(json.dumps({"end": self._count}) + "\n")
-        self._record.close()
+        self._note({"end": self._count})
         self._wait()
         if self._rank == 0:
             entries = self._entries()
@@ -169,6 +168,18 @@ class ResultWriter:
             "instance": ("instances.json", "images.json"),
         }[self.mode]
         return [(self.folder / name, "predictions") for name in names]
+
+    def _note(self, row: dict[str, Any]) -> None:
+        path = self._part(self._rank)
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"{path}: results cannot be written ({error.strerror})",
+                hint=f"df -h {self.folder}",
+                key="results_dir",
+            ) from error
 
     def _wait(self) -> None:
         if self._world > 1 and is_shared():

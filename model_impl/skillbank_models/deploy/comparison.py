@@ -94,8 +94,7 @@ def compare(
             }
         )
     return {
-        "runtime": f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider against torch "
-        "{torch.__version__}",
+        "runtime": f"onnxruntime {onnxruntime.__version__} on the CPU against torch {torch.__version__}",
         "tolerance": {"max_abs_diff": tolerance.absolute, "share_of_elements_beyond": tolerance.share},
         "samples": rows,
         "max_abs_diff": worst,

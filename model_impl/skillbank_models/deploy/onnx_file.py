@@ -1,5 +1,4 @@
-"""ONNX files of a network: written, checked against torch, and only then put in place with a report beside
-them."""
+"""ONNX files of a network: written, checked against torch, and only then put in place with a report."""
 
 from __future__ import annotations
 
@@ -59,8 +58,8 @@ class OnnxPlan:
 
     Attributes:
         path: file to write.
-        inputs: example of each argument of the module's forward, by name; a batch axis needs a length above
-            1.
+        inputs: example of each argument of forward, by name; open lengths are at least twice their multiple,
+            because the tracer takes a length of one for a constant.
         outputs: names of what forward returns, in order.
         axes: input -> axis -> unknown length; all other lengths are fixed at those of the example.
         batch: name of the axis that every output has first; None where the batch is fixed.

@@ -3,8 +3,7 @@
 Between sets 17 and 18 only few operators changed. Each change that loses nothing is undone here; anything
 else is refused by name, so that a file never claims a set whose rules it breaks.
 
-Source: the change log of the ONNX operators, https://onnx.ai/onnx/operators (Apache-2.0), entries of version
-    18.
+Source: the change log of the ONNX operators, https://onnx.ai/onnx/operators (Apache-2.0), version 18.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def _drop_defaults(node: NodeProto) -> None:
     brought = {
         "Resize": {"antialias", "keep_aspect_ratio_policy"},
         "Split": {"num_outputs"},  # set 17 splits evenly by the number of outputs
-        **dict.fromkeys(_AXES_BECAME_INPUT, {"noop_with_empty_axes"}),
+        **{kind: {"noop_with_empty_axes"} for kind in _AXES_BECAME_INPUT},
     }.get(node.op_type, set())
     kept = [attribute for attribute in node.attribute if attribute.name not in brought]
     if len(kept) != len(node.attribute):

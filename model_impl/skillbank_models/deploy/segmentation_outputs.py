@@ -1,7 +1,7 @@
 """What a deployed segmentation network answers: the part of post-processing that lies inside the graph.
 
-Letters: `B` batch, `Q` queries, `K` classes, `C` mask width, `T` instances kept, `H W` input of the graph, `h
-    w` mask map.
+Letters: `B` batch, `Q` queries, `K` classes, `C` mask width, `T` instances kept, `H W` input of the graph,
+`h w` mask map.
 """
 
 from __future__ import annotations

@@ -63,10 +63,10 @@ class MultiScaleDeformableAttention(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Start with equal weights, head m looking in direction m, its point p at p + 1 pixels."""
-        angles = torch.arange(self.nheads, dtype=torch.float32) * (2 * math.pi / self.nheads)  # (M,)
+        angles = torch.arange(self.nheads, dtype=torch.float64) * (2 * math.pi / self.nheads)  # (M,)
         directions = torch.stack([angles.cos(), angles.sin()], -1)  # (M, 2)
         directions = directions / directions.abs().amax(-1, keepdim=True)
-        distances = torch.arange(1, self.num_points + 1, dtype=torch.float32)  # (P,)
+        distances = torch.arange(1, self.num_points + 1)  # (P,)
         offsets = directions[:, None, None] * distances[:, None]  # (M, 1, P, 2)
         offsets = offsets.expand(-1, self.num_levels, -1, -1)  # (M, L, P, 2)
         nn.init.zeros_(self.sampling_offsets.weight)

@@ -16,13 +16,8 @@ from torch.nn import functional as F
 from skillbank_models.data.batch import MaskTarget
 from skillbank_models.layers.matcher import HungarianMatcher, Match
 from skillbank_models.layers.predictions import MaskPredictions
-from skillbank_models.ops.point_sampling import (
-    PointSource,
-    sample_maps,
-    sample_masks,
-    uncertain_points,
-    uniform_points,
-)
+from skillbank_models.layers.pair_losses import pair_losses
+from skillbank_models.ops.point_sampling import CHUNK, PointSource, uncertain_points, uniform_points
 
 __all__ = ["MaskCriterion"]
 
@@ -30,8 +25,8 @@ __all__ = ["MaskCriterion"]
 class MaskCriterion(nn.Module):
     """Matches queries with ground truth and measures class and mask losses of every layer.
 
-    Computed in 32 bits whatever the precision of the model. Masks are built for matched queries only; all
-    layers of an image go through each step together.
+    Computed in 32 bits whatever the precision of the model. Masks are built for matched queries only, and
+    all layers of an image go through each step together.
 
     Args:
         num_classes: K; index K means no object.
@@ -148,28 +143,30 @@ class MaskCriterion(nn.Module):
         for image, (target, match) in enumerate(zip(targets, matches, strict=True)):
             if match.rows.shape[1] == 0:
                 continue
-            logits, truth = self._pairs(embeds[:, image], features[image], target.masks, match)  # (L * n, P)
-            entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)  # (L * n,)
-            dice = _dice(logits.sigmoid(), truth)  # (L * n,)
+            index = match.queries.unsqueeze(2).expand(-1, -1, embeds.shape[3])
+            matched = embeds[:, image].gather(1, index).flatten(0, 1)  # (L * n, C)
+            entropy, dice = pair_losses(
+                matched,
+                features[image],
+                target.masks,
+                match.rows.flatten(),
+                choose=self._choose_points,
+                at_once=max(1, int(CHUNK / (self.num_points * self.oversample_ratio))),
+            )  # (L * n,), (L * n,)
             masks.append(entropy.view(match.rows.shape).sum(1))
             dices.append(dice.view(match.rows.shape).sum(1))
         count = self._num_masks(targets, features.device)
         return torch.stack(masks).sum(0) / count, torch.stack(dices).sum(0) / count
 
-    def _pairs(self, embeds: Tensor, features: Tensor, masks: Tensor, match: Match) -> tuple[Tensor, Tensor]:
-        """Logits and truth of the matched pairs of one image at points chosen for each; (L * n, P) both."""
-        index = match.queries.unsqueeze(2).expand(-1, -1, embeds.shape[2])
-        matched = embeds.gather(1, index).flatten(0, 1)  # (L * n, C)
-        maps = (matched @ features.flatten(1)).view(-1, *features.shape[1:])  # (L * n, h, w)
-        points = uncertain_points(
+    def _choose_points(self, maps: Tensor) -> Tensor:
+        """(n, h, w) mask logits -> (n, P, 2)."""
+        return uncertain_points(
             maps,
             num_points=self.num_points,
             oversample_ratio=self.oversample_ratio,
             importance_sample_ratio=self.importance_sample_ratio,
             source=self.points,
-        )  # (L * n, P, 2)
-        logits = sample_maps(maps.unsqueeze(1), points).squeeze(1)  # (L * n, P)
-        return logits, sample_masks(masks, points, match.rows.flatten())
+        )
 
     def _num_masks(self, targets: Sequence[MaskTarget], device: torch.device) -> Tensor:
         """Masks of a rank's share of the batch, the mean over ranks, at least 1."""
@@ -179,8 +176,3 @@ class MaskCriterion(nn.Module):
             torch.distributed.all_reduce(count)
             count /= torch.distributed.get_world_size()
         return count.clamp(min=1)
-
-
-def _dice(share: Tensor, truth: Tensor) -> Tensor:
-    """Dice loss of each row of (N, P) probabilities, (N,); the ones keep empty masks from a division by 0."""
-    return 1.0 - (2.0 * (share * truth).sum(1) + 1.0) / (share.sum(1) + truth.sum(1) + 1.0)

@@ -90,10 +90,14 @@ class WindowAttention(nn.Module):
     def _attend(self, qkv: Tensor, layout: WindowLayout, batch: int) -> Tensor:
         """(windows B, N, 3, heads, C / heads) -> (windows B, N, heads, C / heads)."""
         bias = self._bias(qkv.dtype)  # (kinds, heads, N, N)
-        if torch.compiler.is_exporting():  # sizes may be symbolic: all windows at once, their masks looked up
+        if torch.compiler.is_compiling():  # sizes may be symbolic: all windows at once, their masks looked up
+            windows = -1
             if layout.kinds is not None:
-                bias = bias.index_select(0, layout.kinds)  # (windows, heads, N, N)
-            qkv = qkv.reshape(-1, batch, *qkv.shape[1:])  # (windows, B, N, 3, heads, C / heads)
+                bias, windows = (
+                    bias.index_select(0, layout.kinds),
+                    layout.kinds.shape[0],
+                )  # (windows, heads, N, N)
+            qkv = qkv.reshape(windows, batch, *qkv.shape[1:])  # (windows, B, N, 3, heads, C / heads)
             return self._weigh(qkv, bias[:, None]).flatten(0, 1)  # (windows B, N, heads, C / heads)
         groups = qkv.split(
             layout.counts
@@ -146,7 +150,9 @@ class WindowAttention(nn.Module):
 def _explicit_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float) -> Tensor:
     """Attention of (windows, heads, N, C / heads); torch's own for this case makes several passes more."""
     shape = query.shape
-    query, key, value = (part.reshape(-1, *shape[2:]) for part in (query, key, value))  # (windows heads, N, ...)
+    query, key, value = (
+        part.reshape(-1, *shape[2:]) for part in (query, key, value)
+    )  # (windows heads, N, ...)
     logits = torch.bmm(query, key.transpose(1, 2)).view(*shape[:3], shape[2])  # (windows, heads, N, N)
     logits += bias  # in place: nothing keeps the product
     weights = F.dropout(logits.softmax(-1), dropout)

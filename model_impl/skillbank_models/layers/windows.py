@@ -29,10 +29,11 @@ class WindowLayout:
     Attributes:
         to_windows: (S,), row of each slot; the row behind the last token (B T) stands for padding.
         to_tokens: (B T,), slot of each row.
-        padding: (P,), slots that hold padding; None when there are none.
+        padding: (P,), slots that hold padding; None when there are none. In a captured graph never None, and of no
+            other use, since whether there is padding may depend on the image.
         counts: windows of each kind, times B, in the order they are stored; the kinds are those of `shift_masks`.
-        kinds: (windows,), kind of each window in row order; only for a layout whose sizes are symbolic, where
-            windows are not sorted by kind.
+        kinds: (windows,), kind of each window; only in a captured graph and with a shift, where the windows stand
+            in row order and not sorted by kind.
     """
 
     to_windows: Tensor
@@ -122,55 +123,40 @@ class WindowLayouts:
 def _build(
     batch: int, height: int, width: int, *, window: int, shift: int, device: torch.device, captured: bool
 ) -> WindowLayout:
-    # rounded up; written without negative numbers, which an exported graph would divide towards zero
-    rows, columns = (height + window - 1) // window, (width + window - 1) // window
-    tokens, area = height * width, window * window
+    # One axis throughout: tables of rows and columns would tie a captured graph to sizes that happen to be one.
+    rows, columns = -(-height // window), -(-width // window)
+    area, tokens, windows = window * window, height * width, rows * columns
 
-    # a shift by s shows at place p what stood at p + s
-    y = _turned(torch.arange(rows * window, device=device), shift, rows * window)
-    x = _turned(torch.arange(columns * window, device=device), shift, columns * window)
-    token = torch.where(
-        ((y < height)[:, None]) & (x < width), y[:, None] * width + x, -1
-    )  # (rows N', columns N')
-    token = (
-        token.reshape(rows, window, columns, window).transpose(1, 2).reshape(-1, 1, area)
-    )  # (windows, 1, N)
-    offset = torch.arange(batch, device=device)[:, None] * tokens  # (B, 1)
-    to_windows = torch.where(token < 0, batch * tokens, token + offset)  # (windows, B, N)
+    slot = torch.arange(windows * batch * area, device=device)  # (S,)
+    place, sample, within = slot // (batch * area), slot // area % batch, slot % area
+    y = (place // columns * window + within // window + shift) % (
+        rows * window
+    )  # a shift by s shows at p what
+    x = (place % columns * window + within % window + shift) % (columns * window)  # stood at p + s
+    is_token = (y < height) & (x < width)
+    to_windows = torch.where(is_token, sample * tokens + y * width + x, batch * tokens)  # (S,)
 
-    y = _turned(torch.arange(height, device=device), -shift, rows * window)
-    x = _turned(torch.arange(width, device=device), -shift, columns * window)
-    place = (y // window)[:, None] * columns + x // window  # (h, w), window of each token
-    within = (y % window)[:, None] * window + x % window  # (h, w)
+    row = torch.arange(batch * tokens, device=device)  # (B T,)
+    y = (row % tokens // width - shift) % (rows * window)
+    x = (row % width - shift) % (columns * window)
+    place = y // window * columns + x // window  # (B T,), window of each token
+    within = y % window * window + x % window
 
     kinds = None
-    counts: tuple[int, ...] = (rows * columns * batch,)
+    counts = (windows * batch,)
     if shift:
-        last_row = torch.arange(rows, device=device) == rows - 1
-        last_column = torch.arange(columns, device=device) == columns - 1
-        kind = (2 * last_row[:, None] + last_column.long()).flatten()  # (windows,)
-        if captured:
-            kinds = kind
-        else:
-            order = kind.argsort(stable=True)
-            to_windows = to_windows[order]
+        number = torch.arange(windows, device=device)
+        kinds = 2 * (number // columns == rows - 1) + (number % columns == columns - 1).long()  # (windows,)
+        if not captured:
+            order = kinds.argsort(stable=True)
+            to_windows = to_windows.view(windows, -1)[order].flatten()  # (S,)
             place = order.argsort()[place]
-            counts = tuple(n * batch for n in ((rows - 1) * (columns - 1), rows - 1, columns - 1, 1))
-    place = place.flatten() * batch + torch.arange(batch, device=device)[:, None]  # (B, T)
-    to_tokens = (place * area + within.flatten()).flatten()  # (B T,)
-    to_windows = to_windows.flatten()  # (S,)
+            counts = tuple(count * batch for count in ((rows - 1) * (columns - 1), rows - 1, columns - 1, 1))
+    to_tokens = (place * batch + row // tokens) * area + within  # (B T,)
     padding = None
-    if captured:
-        padding = to_windows  # sizes may be symbolic: the row of the padding is always made
-    elif height % window or width % window:
-        padding = (to_windows == batch * tokens).nonzero().flatten()  # (P,)
-    return WindowLayout(to_windows, to_tokens, padding, counts, kinds)
-
-
-def _turned(places: Tensor, by: int, length: int) -> Tensor:
-    """Places of a ring, each in 0..length, moved by less than its length; the exporter knows no symbolic modulus."""
-    places = places + by
-    return torch.where(places < 0, places + length, torch.where(places < length, places, places - length))
+    if captured or height % window or width % window:
+        padding = to_windows if captured else (to_windows == batch * tokens).nonzero().flatten()  # (P,)
+    return WindowLayout(to_windows, to_tokens, padding, counts, kinds if captured else None)
 
 
 def shift_masks(window: int, shift: int) -> Tensor:

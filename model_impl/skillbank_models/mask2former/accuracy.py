@@ -1,5 +1,4 @@
-"""What a change of the network costs: measures on the validation split, or agreement where nothing is
-annotated."""
+"""What a change of the network costs: measures before and after, or agreement where nothing is annotated."""
 
 from __future__ import annotations
 

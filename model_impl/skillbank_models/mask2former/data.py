@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from skillbank.errors import AnnotationError, MissingValueError, SkillBankError, collect
 from skillbank_models.data.augment import EvalSize, TrainAugment, padded_side
-from skillbank_models.data.batch import SegmentationBatch
+from skillbank_models.data.batch import MaskTarget, SegmentationBatch
 from skillbank_models.data.categories import Categories
 from skillbank_models.data.label_map import load_categories, numbered
 from skillbank_models.data.loaders import build_loader
@@ -88,6 +89,15 @@ class Mask2FormerData(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[SegmentationBatch]:
         """Images of the test split, without annotations."""
         return self._in_order("test", _batch_size(self.spec, "inference", "test"))
+
+    def transfer_batch_to_device(
+        self, batch: SegmentationBatch, device: torch.device, dataloader_idx: int
+    ) -> SegmentationBatch:
+        """Images and targets move; truths stay on the host, where they are measured."""
+        targets = [
+            MaskTarget(*(part.to(device, non_blocking=True) for part in target)) for target in batch.targets
+        ]
+        return batch._replace(images=batch.images.to(device, non_blocking=True), targets=targets)
 
     def _in_order(self, split: str, batch_size: int) -> DataLoader[SegmentationBatch]:
         return _ordered_loader(self._sets[split], self.spec.dataset, split, batch_size)

@@ -1,5 +1,4 @@
-"""The actions without a trainer: a checkpoint becomes an ONNX file, an ONNX file becomes an engine;
-quantisation."""
+"""The actions without a trainer: checkpoint to ONNX file, ONNX file to engine, and quantisation."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ __all__ = ["FP32_NODES", "export", "gen_trt_engine", "quantize"]
 
 log = logging.getLogger(__name__)
 
-# Half precision spoils these: scores of attention that many pixels share, and sums over all pixels or
-# queries.
+# Half precision spoils these: scores of attention that many pixels share, and sums over all pixels.
 FP32_NODES = ("*transformer_cross_attention_layers*", "graph/Div_*", "graph/ReduceSum_*", "graph/Add_*")
 
 
@@ -46,10 +44,12 @@ def export(spec: Any, context: ActionContext) -> None:
     require_export_packages()
     categories = categories_of(spec)
     network = build_model(spec.model, activation_checkpoint=False)
-    load_weights(network, Path(spec.export.checkpoint), spec)  # type: ignore[arg-type]  # takes the network
-    as well module = ExportedMask2Former(network, mode=spec.model.mode, topk=spec.model.test_topk_per_image)
-    size = (spec.export.input_height, spec.export.input_width) path = Path(spec.export.onnx_file)
-    path.parent.mkdir(parents=True, exist_ok=True) plan = onnx_plan(
+    load_weights(network, Path(spec.export.checkpoint), spec)
+    module = ExportedMask2Former(network, mode=spec.model.mode, topk=spec.model.test_topk_per_image)
+    size = (spec.export.input_height, spec.export.input_width)
+    path = Path(spec.export.onnx_file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plan = onnx_plan(
         module,
         path,
         size=size,

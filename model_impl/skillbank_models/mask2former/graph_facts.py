@@ -1,5 +1,4 @@
-"""What an exported file says about itself, so that running it needs no guessing, and whether a spec
-agrees."""
+"""What an exported file says about itself, so that running it needs no guessing; whether a spec agrees."""
 
 from __future__ import annotations
 

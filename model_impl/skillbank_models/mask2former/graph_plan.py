@@ -49,6 +49,8 @@ def onnx_plan(
     if dynamic_size:
         axes |= {2: Axis("height", _STEP), 3: Axis("width", _STEP)}
     height, width = size
+    # the tracer takes a single step for a constant
+    traced = (max(2 * _STEP, height), max(2 * _STEP, width)) if dynamic_size else size
     sizes = [(1, height, width), (2, height, width)] if batch == -1 else [(batch, height, width)]
     if dynamic_size:
         other = (max(_STEP, height // 2 // _STEP * _STEP), width + _STEP)
@@ -58,7 +60,7 @@ def onnx_plan(
     keys = ("pred_queries", "pred_classes") if module.mode == "instance" else ()
     return OnnxPlan(
         path=path,
-        inputs={"inputs": _example(2 if batch == -1 else batch, size, device)},
+        inputs={"inputs": _example(2 if batch == -1 else batch, traced, device)},
         outputs=module.outputs,
         axes={"inputs": axes} if axes else {},
         batch="batch" if batch == -1 else None,

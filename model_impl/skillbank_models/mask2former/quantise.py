@@ -100,8 +100,10 @@ def quantize(spec: Any, context: ActionContext) -> None:
     else:
         batches, what = sample_batches(spec, most=settings.images)
         found = agreement(batches, done.before, done.after)
-        note = "dataset.val names no annotations, so accuracy was not measured; the classes of pixels were
-        compared" log.warning("%s on %s: %.2f%% agree", note, what, 100 * found["mean_pixel_agreement"])
+        note = (
+            "dataset.val names no annotations, so accuracy was not measured; classes of pixels were compared"
+        )
+        log.warning("%s on %s: %.2f%% agree", note, what, 100 * found["mean_pixel_agreement"])
         report["agreement"] = {"compared_on": what, "note": note, **found}
     written = report_path(done.path)
     write_json(written, _plain(report), mode=0o644)
@@ -158,7 +160,7 @@ def _onnx(spec: Any, settings: Settings, folder: Path, categories: Categories, d
 
 def _network(spec: Any, source: Path) -> Mask2Former:
     network = build_model(spec.model, activation_checkpoint=False).eval()
-    load_weights(network, source, spec)  # type: ignore[arg-type]  # takes the network as well
+    load_weights(network, source, spec)
     return network
 
 

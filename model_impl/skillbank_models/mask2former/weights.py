@@ -87,8 +87,11 @@ def start_weights(module: LightningModule, spec: Any) -> None:
         _start_model(network, Path(spec.train.pretrained_model_path))
 
 
-def load_weights(module: LightningModule, path: Path, spec: Any) -> None:
+def load_weights(module: nn.Module, path: Path, spec: Any) -> None:
     """Load the weights that an action runs with; file and spec have to agree in every tensor.
+
+    Args:
+        module: holds the network under the name `model`, or is the network.
 
     Raises:
         NotFoundError: no such file.
@@ -128,8 +131,8 @@ def _start_model(network: nn.Module, path: Path) -> None:
     _refuse_resnet(tensors, path, PRETRAINED_KEY)
     if not any(name.startswith("sem_seg_head.") for name in tensors):
         raise InvalidValueError(
-            f"{PRETRAINED_KEY}: {path} holds no tensor of a segmentation head, so it is no whole model; its names "
-            f"are like {', '.join(list(tensors)[:3])}",
+            f"{PRETRAINED_KEY}: {path} holds no tensor of a segmentation head, so it is no whole model; its "
+            f"names are like {', '.join(list(tensors)[:3])}",
             hint=f"for a backbone alone: {PRETRAINED_KEY}=null {BACKBONE_KEY}={path}",
             key=PRETRAINED_KEY,
             value=str(path),
@@ -157,7 +160,8 @@ def _tell(report: LoadReport, *, is_good: bool) -> None:
 def _refuse_resnet(tensors: Mapping[str, Tensor], path: Path, key: str) -> None:
     if describe(tensors).get("model.backbone.type") == "resnet":
         raise InvalidValueError(
-            f"{key}: {path} has a ResNet backbone, which this network does not have; it has swin and efficientvit",
+            f"{key}: {path} has a ResNet backbone, which this network does not have; it has swin "
+            "and efficientvit",
             hint="take published weights with a Swin backbone",
             key=key,
             value=str(path),

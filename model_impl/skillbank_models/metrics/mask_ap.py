@@ -129,7 +129,8 @@ def _tables(
 def _areas(rles: list[Rle]) -> list[int]:
     from pycocotools import mask as coco
 
-    return [int(area) for area in coco.area(rles)] if rles else []
+    # one by one: the library overflows at more than 255 masks a call
+    return [int(coco.area(rle)) for rle in rles]
 
 
 def _loaded(images: Sequence[ImageInstances], rows: list[dict[str, Any]], labels: Sequence[int]) -> Any:

@@ -9,21 +9,30 @@ section 3.3) uses it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["CHUNK", "PointSource", "sample_maps", "sample_masks", "uncertain_points", "uniform_points"]
+__all__ = [
+    "CHUNK",
+    "PointSource",
+    "sample_maps",
+    "sample_masks",
+    "spread_to_maps",
+    "uncertain_points",
+    "uniform_points",
+]
 
 PointSource: TypeAlias = Callable[[int, int, torch.device], Tensor]
 """Gives (rows, points, 2) places on a device; `uniform_points` unless a comparison needs certain ones."""
 
-CHUNK = 1 << 22  # numbers in a temporary of this module and of its users: fits caches, fills a GPU
+CHUNK = 1 << 22  # numbers that users of this module should sample at once: bounds memory, yet fills a GPU
 
 _INT32_LIMIT = 1 << 31
+_BILINEAR, _ZEROS = 0, 0  # how the operator below `grid_sample` numbers its modes
 
 
 def uniform_points(rows: int, points: int, device: torch.device) -> Tensor:
@@ -44,6 +53,25 @@ def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
     grid = (2.0 * points - 1.0).unsqueeze(2)  # (N, P, 1, 2)
     found = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return found.squeeze(3)  # (N, C, P)
+
+
+def spread_to_maps(values: Tensor, points: Tensor, size: Sequence[int]) -> Tensor:
+    """Add up values where points lie, each on its four pixels: the gradient of `sample_maps`.
+
+    Args:
+        values: (N, C, P).
+        points: (N, P, 2).
+        size: height and width of the maps.
+
+    Returns:
+        (N, C, h, w).
+    """
+    grid = (2.0 * points - 1.0).unsqueeze(2)  # (N, P, 1, 2)
+    blank = values.new_empty(*values.shape[:2], *size)  # its shape matters only
+    found: Tensor = torch.ops.aten.grid_sampler_2d_backward(
+        values.unsqueeze(3), blank, grid, _BILINEAR, _ZEROS, False, [True, False]
+    )[0]
+    return found
 
 
 def sample_masks(masks: Tensor, points: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -102,25 +130,23 @@ def uncertain_points(
         num_points: points for each map.
         oversample_ratio: at least 1.
         importance_sample_ratio: 0..1.
-        source: where points come from; it is asked for the candidates of some maps, then for their rest.
+        source: where points come from; it is asked for the candidates, then for the rest.
 
     Returns:
         (N, num_points, 2), the uncertain ones first, in no order.
     """
     candidates = int(num_points * oversample_ratio)
     uncertain = int(num_points * importance_sample_ratio)
-    parts = []
-    for part in torch.split(maps.detach(), max(1, CHUNK // max(candidates, 1))):
-        chosen = []
-        if uncertain > 0:
-            drawn = source(len(part), candidates, maps.device)
-            doubt = sample_maps(part.unsqueeze(1), drawn).squeeze(1).abs_()  # (n, candidates)
-            index = doubt.topk(uncertain, dim=1, largest=False, sorted=False).indices  # (n, uncertain)
-            chosen.append(drawn.gather(1, index.unsqueeze(2).expand(-1, -1, 2)))
-        if uncertain < num_points:
-            chosen.append(source(len(part), num_points - uncertain, maps.device))
-        parts.append(torch.cat(chosen, dim=1))  # (n, P, 2)
-    return torch.cat(parts) if parts else maps.new_zeros(0, num_points, 2)
+    maps = maps.detach()
+    chosen = []
+    if uncertain > 0:
+        drawn = source(len(maps), candidates, maps.device)
+        doubt = sample_maps(maps.unsqueeze(1), drawn).squeeze(1).abs_()  # (N, candidates)
+        index = doubt.topk(uncertain, dim=1, largest=False, sorted=False).indices  # (N, uncertain)
+        chosen.append(drawn.gather(1, index.unsqueeze(2).expand(-1, -1, 2)))
+    if uncertain < num_points:
+        chosen.append(source(len(maps), num_points - uncertain, maps.device))
+    return torch.cat(chosen, dim=1)  # (N, P, 2)
 
 
 def _neighbours(position: Tensor, size: int, index_type: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

@@ -168,10 +168,11 @@ def _layout(formats: WeightFormats, target: Path, asked: str | None) -> str:
         if target.suffix in endings and asked in (None, name):
             return name
     said = {name: ", ".join(end or "a folder" for end in ends) for name, ends in formats.targets.items()}
+    ending = formats.targets[asked or next(iter(said))][0]
     raise UsageError(
         f"TARGET: {target} does not end as files of {asked or 'any layout'} do: "
         + (said[asked] if asked else "; ".join(f"{name} {ends}" for name, ends in said.items())),
-        hint=str(target.with_suffix(formats.targets[asked or next(iter(said))][0])),
+        hint=f"skillbank weights convert SOURCE {target.with_suffix(ending)}",
         key="TARGET",
         value=str(target),
     )

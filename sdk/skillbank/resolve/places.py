@@ -64,7 +64,7 @@ def absolute_places(flat: Mapping[str, Any], info: SkillInfo, action: str, folde
     """The same values, with paths of files and folders that the action reads or writes made absolute.
 
     Args:
-        flat: values by dotted key.
+        flat: values by dotted key; paths beside a `root_dir` are relative to it.
         folder: what relative paths refer to.
 
     Raises:
@@ -84,7 +84,20 @@ def absolute_places(flat: Mapping[str, Any], info: SkillInfo, action: str, folde
     problems = [problem for key, value in named.items() for problem in _logins(key, value)]
     if problems:
         raise collect(problems, "the list of places")
-    return {key: _each(value, folder) if key in named else value for key, value in flat.items()}
+    return {
+        key: _each(_under_root(key, value, flat), folder) if key in named else value
+        for key, value in flat.items()
+    }
+
+
+def _under_root(key: str, value: Any, flat: Mapping[str, Any]) -> Any:
+    """A relative path with the `root_dir` of its section before it, where that is set."""
+    section, _, name = key.rpartition(".")
+    root = flat.get(f"{section}.root_dir")
+    if name == "root_dir" or not isinstance(value, str) or not isinstance(root, str) or not is_set(root):
+        return value
+    is_relative = absolute(value, Path("/")) != value
+    return f"{root.rstrip('/')}/{value}" if is_relative else value
 
 
 def _logins(key: str, value: Any) -> list[InvalidValueError]:

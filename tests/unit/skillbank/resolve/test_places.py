@@ -43,6 +43,30 @@ def test_datasets() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [
+        ("/data/", "/data/images"),
+        ("data", "/srv/here/data/images"),
+        ("s3://bucket/data", "s3://bucket/data/images"),
+        ("", "/srv/here/images"),
+        (None, "/srv/here/images"),
+    ],
+)
+def test_a_root_folder_comes_first(root: str | None, expected: str) -> None:
+    info = load_skill_info(network("mask2former"))
+    given = {
+        "dataset.train.root_dir": root,
+        "dataset.train.img_dir": "images",
+        "dataset.train.annot_file": "/else/where.json",
+        "dataset.val.img_dir": "images",
+    }
+    found = absolute_places(given, info, "train", HERE)
+    assert found["dataset.train.img_dir"] == expected
+    assert found["dataset.train.annot_file"] == "/else/where.json"
+    assert found["dataset.val.img_dir"] == "/srv/here/images"
+
+
 def test_only_files_and_folders_of_the_action_are_touched() -> None:
     info = load_skill_info(network("mask2former"))
     given = {

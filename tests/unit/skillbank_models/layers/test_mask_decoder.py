@@ -131,7 +131,7 @@ def test_recomputation_gives_the_same_gradients(pre_norm):
         calls = []
         for layer in decoder.modules():
             if isinstance(layer, CrossAttentionLayer):
-                layer.register_forward_hook(lambda *_: calls.append(1))
+                layer.register_forward_pre_hook(lambda *_: calls.append(1))
         levels, features = inputs()
         features.requires_grad_()
         found = decoder(levels, features, all_layers=True)

@@ -281,6 +281,17 @@ def test_processes_share_batches_or_images(root: Path, monkeypatch: pytest.Monke
     assert len(fitted(mask2former_spec(few)).train_dataloader()) == 2  # one for each process
 
 
+def test_only_tensors_move_to_a_device(root: Path) -> None:
+    data = fitted(mask2former_spec(dataset(root)))
+    batch = next(iter(data.val_dataloader()))
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert isinstance(moved, SegmentationBatch)
+    tensors = [moved.images, *(part for target in moved.targets for part in target)]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.targets[0].masks.shape == batch.targets[0].masks.shape
+    assert moved.truths is batch.truths
+
+
 def test_calibration_images(root: Path) -> None:
     given = dataset(root, quant_calibration_dataset={"images_dir": str(root / "images")})
     batches = list(calibration_loader(mask2former_spec(given), batch_size=4))

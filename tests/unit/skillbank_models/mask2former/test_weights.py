@@ -1,4 +1,4 @@
-"""Weights in and out: layouts, what a file tells about its model, loading, and what is said when it does not fit."""
+"""Layouts of weights, what a file tells about its model, loading, and what is said when it does not fit."""
 
 import logging
 from pathlib import Path
@@ -38,10 +38,12 @@ class Module(LightningModule):
 
 def random_module(seed: int, **settings: Any) -> Module:
     torch.manual_seed(seed)
-    module = Module({key.replace("__", "."): value for key, value in settings.items()})
+    with torch.device("meta"):  # its own initial values are of no use here
+        module = Module({key.replace("__", "."): value for key, value in settings.items()})
+    module.to_empty(device="cpu")
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_()
+        for tensor in module.state_dict().values():
+            tensor.normal_() if tensor.is_floating_point() else tensor.zero_()
     return module
 
 
@@ -129,7 +131,8 @@ def test_the_tensors_tell_the_settings(size: str) -> None:
         "backbone.swin.type": size, "backbone.swin.window_size": 12, "sem_seg_head.num_classes": 133,
         "sem_seg_head.mask_dim": 128, "sem_seg_head.common_stride": 8, "mask_former.num_object_queries": 200,
         "mask_former.nheads": 4, "mask_former.hidden_dim": 128, "mask_former.dim_feedforward": 1000,
-        "mask_former.dec_layers": 5, "sem_seg_head.transformer_enc_layers": 3, "backbone.swin.qkv_bias": False,
+        "mask_former.dec_layers": 5, "sem_seg_head.transformer_enc_layers": 3,
+        "backbone.swin.qkv_bias": False,
     }  # fmt: skip
     with torch.device("meta"):
         model = build_model(model_spec(given), activation_checkpoint=False)
@@ -219,12 +222,12 @@ def test_an_action_refuses_other_backbones_and_missing_files(tmp_path: Path) -> 
         for name, tensor in tensors.items()
     }
     torch.save({"model": tensors}, tmp_path / "r50.pth")
-    with pytest.raises(InvalidValueError, match="inference.checkpoint: .* has a ResNet backbone"):
+    with pytest.raises(InvalidValueError, match=r"inference.checkpoint: .* has a ResNet backbone"):
         load_weights(random_module(2), tmp_path / "r50.pth", spec_of("inference"))
     spec = spec_of("train", train__pretrained_model_path=str(tmp_path / "r50.pth"))
-    with pytest.raises(InvalidValueError, match="train.pretrained_model_path: .* has a ResNet backbone"):
+    with pytest.raises(InvalidValueError, match=r"train.pretrained_model_path: .* has a ResNet backbone"):
         start_weights(random_module(2), spec)
-    with pytest.raises(NotFoundError, match="quantize.model_path: there is no file"):
+    with pytest.raises(NotFoundError, match=r"quantize.model_path: there is no file"):
         load_weights(random_module(2), tmp_path / "none.pth", spec_of("quantize"))
 
 

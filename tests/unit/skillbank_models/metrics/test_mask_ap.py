@@ -134,3 +134,19 @@ def test_a_mask_of_several_instances_is_encoded_once():
     assert third is not first
     assert unpacked(runs_of(third["counts"]), (4, 5)).tolist() == mask[0].int().tolist()
     assert isinstance(first["counts"], str)
+
+
+def test_more_instances_than_fit_a_byte():
+    """The COCO library cannot take more than 255 masks in some of its calls."""
+    size = (8, 8)
+    mask = np.zeros(size, dtype=bool)
+    mask[2:5, 2:5] = True
+    found = InstanceResult(
+        labels=torch.zeros(300, dtype=torch.int64),
+        scores=torch.linspace(1, 0.1, 300),
+        masks=torch.from_numpy(mask).expand(300, *size),
+        queries=torch.zeros(300, dtype=torch.int64),
+    )
+    truth = [SegmentTruth(id=1, label=0, is_crowd=False, area=9, rle=encode_masks(found)[0])]
+    scores = evaluate_instances([image_instances(size, truth, found)], [0])
+    assert scores.values["AP50"] == pytest.approx(1.0)

@@ -40,10 +40,12 @@ def test_tensors_among_objects(tmp_path: Path) -> None:
     whole = torch.randn(3, 4)
     state = collections.OrderedDict(
         turned=whole.t(), part=whole[1:], learned=torch.nn.Parameter(torch.ones(2)), none=torch.empty(0, 3),
-        half=torch.ones(2, dtype=torch.bfloat16), flag=torch.ones(1, dtype=torch.bool), number=torch.tensor(3.0),
+        half=torch.ones(2, dtype=torch.bfloat16),
+        flag=torch.ones(1, dtype=torch.bool), number=torch.tensor(3.0),
     )  # fmt: skip
     content = {
-        "state_dict": state, "epoch": 3, "hyper_parameters": argparse.Namespace(a=1), "settings": Settings(a=1),
+        "state_dict": state, "epoch": 3, "hyper_parameters": argparse.Namespace(a=1),
+        "settings": Settings(a=1),
         "colour": Colour.RED, "counted": collections.Counter("aab"), "path": tmp_path, "evil": Runs(trace),
     }  # fmt: skip
     path = tmp_path / "x.ckpt"

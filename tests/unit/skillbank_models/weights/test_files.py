@@ -75,19 +75,19 @@ def test_folders(tmp_path: Path) -> None:
         assert found.kind == "folder"
         assert found.config == {"num_queries": 5}
     (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(MissingFilesError, match="2 parts, of which 1 are not there: model-2.safetensors"):
+    with pytest.raises(MissingFilesError, match=r"2 parts, of which 1 are not there: model-2.safetensors"):
         read(tmp_path)
     index.write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
-    with pytest.raises(InvalidValueError, match="names files outside its folder"):
+    with pytest.raises(InvalidValueError, match=r"names files outside its folder"):
         read(tmp_path)
     index.write_text("{}")
-    with pytest.raises(InvalidValueError, match="cannot be read"):
+    with pytest.raises(InvalidValueError, match=r"cannot be read"):
         read(tmp_path)
     index.unlink()
     torch.save({"c": torch.ones(1)}, tmp_path / "pytorch_model.bin")
     assert list(read(tmp_path).tensors) == ["c"]
     (tmp_path / "pytorch_model.bin").unlink()
-    with pytest.raises(InvalidValueError, match="holds none of model.safetensors.index.json"):
+    with pytest.raises(InvalidValueError, match=r"holds none of model.safetensors.index.json"):
         read(tmp_path)
 
 
@@ -113,10 +113,10 @@ def test_malicious_files_run_nothing(name: str, tmp_path: Path) -> None:
     assert "safetensors" in info.value.hint
     assert not trace.exists()
     torch.save({"a": Runs(trace)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    with pytest.raises(InvalidValueError, match="reading that could run code"):
+    with pytest.raises(InvalidValueError, match=r"reading that could run code"):
         read(tmp_path / "old.pth")
     torch.save({"a": Runs(trace)}, tmp_path / "new.pth")
-    with pytest.raises(InvalidValueError, match="holds no tensors"):
+    with pytest.raises(InvalidValueError, match=r"holds no tensors"):
         read(tmp_path / "new.pth")
     assert not trace.exists()
 
@@ -151,14 +151,14 @@ def test_files_that_are_cut_off(tmp_path: Path) -> None:
     for name in ("x.pth", "x.safetensors", "x.pkl"):
         path = tmp_path / name
         path.write_bytes(path.read_bytes()[:-5000])
-        with pytest.raises(InvalidValueError, match="cannot be read as weights") as info:
+        with pytest.raises(InvalidValueError, match=r"cannot be read as weights") as info:
             read(path)
         assert "cut off" in info.value.hint
 
 
 def test_encrypted_checkpoints_and_missing_files(tmp_path: Path) -> None:
     torch.save({"state_dict": b"secret", "state_dict_encrypted": "x"}, tmp_path / "x.tlt")
-    with pytest.raises(InvalidValueError, match="is encrypted"):
+    with pytest.raises(InvalidValueError, match=r"is encrypted"):
         read(tmp_path / "x.tlt")
     with pytest.raises(NotFoundError, match=f"{KEY}: there is no file or folder") as info:
         read(tmp_path / "none.pth")

@@ -101,7 +101,7 @@ def test_too_few_names_the_cause(change: object, said: str) -> None:
 
 def test_too_few_because_of_the_size() -> None:
     tensors = {name: torch.zeros(99) for name in network().state_dict()}
-    with pytest.raises(InvalidValueError, match="a model of another size: backbone.0.weight"):
+    with pytest.raises(InvalidValueError, match=r"a model of another size: backbone.0.weight"):
         load(network(), tensors)
 
 

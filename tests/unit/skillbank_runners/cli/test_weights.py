@@ -1,6 +1,7 @@
-"""`skillbank weights`, with a network that has nothing but weight files."""
+"""`skillbank weights`: what a file is, the same weights for another program, and what is refused."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,19 +14,13 @@ from skillbank_models.mask2former.model import build_model
 from skillbank_models.mask2former.weights import from_own, to_own
 from skillbank_models.weights.files import read_tensors
 
-pytestmark = pytest.mark.usefixtures("_weights_network")
-
-
-@pytest.fixture
-def _weights_network(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SKILLBANK_NETWORKS", "weights_network")
-
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    state: dict[str, Tensor] = build_model(model_spec(SMALL), activation_checkpoint=False).state_dict()
-    return state
+    with torch.device("meta"):
+        state = build_model(model_spec(SMALL), activation_checkpoint=False).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(tensor.shape, generator=generator) for name, tensor in state.items()}
 
 
 @pytest.fixture
@@ -106,8 +101,6 @@ def test_there_and_back(cli: Callable, source: Path, tensors: dict[str, Tensor],
 def test_refusals_write_nothing(
     target: str, more: list[str], code: int, said: str, cli: Callable, source: Path, tmp_path: Path
 ) -> None:
-    import re
-
     before = sorted(tmp_path.iterdir())
     found = cli("skillbank", "weights", "convert", str(source), str(tmp_path / target), *more)
     assert found.code == code, found.err
