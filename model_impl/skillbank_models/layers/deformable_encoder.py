@@ -70,7 +70,8 @@ class DeformableEncoderLayer(nn.Module):
 
     def _transform(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = self.norm1(x + self._drop(mixed))
-        hidden = F.relu(self.linear1(x), inplace=True)  # (B, S, F)
+        # in place under autograd would copy the gradient of a result that is a view
+        hidden = F.relu(self.linear1(x), inplace=not torch.is_grad_enabled())  # (B, S, F)
         return self.norm2(x + self._drop(self.linear2(self._drop(hidden))))  # type: ignore[no-any-return]
 
     def _drop(self, x: Tensor) -> Tensor:

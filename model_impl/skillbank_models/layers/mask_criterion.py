@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from skillbank_models.data.batch import MaskTarget
 from skillbank_models.layers.matcher import HungarianMatcher, Match
-from skillbank_models.layers.predictions import MaskPredictions
 from skillbank_models.layers.pair_losses import pair_losses
+from skillbank_models.layers.predictions import MaskPredictions
 from skillbank_models.ops.point_sampling import CHUNK, PointSource, uncertain_points, uniform_points
 
 __all__ = ["MaskCriterion"]

@@ -30,8 +30,7 @@ class _MaskEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first, second, last = self.layers
-        x = F.relu(second(F.relu(first(x), inplace=True)), inplace=True)
-        return last(x)  # type: ignore[no-any-return]  # (B, Q, mask_dim)
+        return last(F.relu(second(F.relu(first(x)))))  # type: ignore[no-any-return]  # (B, Q, mask_dim)
 
 
 class MaskedAttentionDecoder(nn.Module):

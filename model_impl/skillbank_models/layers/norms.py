@@ -98,4 +98,4 @@ class NormedConv(nn.Conv2d):
         x = super().forward(x)  # (B, C_out, h, w)
         if self.norm is not None:
             x = self.norm(x)
-        return F.relu(x, inplace=True) if self.relu else x
+        return F.relu(x, inplace=not torch.is_grad_enabled()) if self.relu else x

@@ -41,7 +41,7 @@ def pair_losses(
         at_once: pairs at a time.
 
     Returns:
-        Mean binary cross entropy and dice loss of each pair, (N,) both; gradients flow to embeds and features.
+        Mean binary cross entropy and dice loss of each pair, (N,) both; gradients flow to embeds, features.
     """
     found: tuple[Tensor, Tensor] = _PairLosses.apply(  # type: ignore[no-untyped-call]
         embeds, features, masks, rows, choose, at_once
@@ -77,7 +77,7 @@ class _PairLosses(torch.autograd.Function):
         return torch.cat(entropies), torch.cat(dices)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, for_entropy: Tensor, for_dice: Tensor) -> tuple[Tensor | None, ...]:
         embeds, features, *kept = ctx.saved_tensors
         flat = features.flatten(1)  # (C, h * w)

@@ -85,5 +85,5 @@ class FeedForwardLayer(_Residual):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, Q, C) to the same shape."""
-        hidden = F.relu(self.linear1(self.before(x)), inplace=True)  # (B, Q, F)
+        hidden = F.relu(self.linear1(self.before(x)))  # (B, Q, F)
         return self.after(x, self.linear2(self.drop(hidden)))

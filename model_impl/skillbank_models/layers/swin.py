@@ -256,11 +256,13 @@ class SwinStage(nn.Module):
     ) -> Tensor:
         """Refine the tokens of a map, (B, h w, C) -> (B, h w, C); the step down is the caller's."""
         recompute = use_checkpoint and torch.is_grad_enabled()
+        shifts = {block.shift for block in self.blocks}
+        known = {
+            shift: layouts.get(x.shape[0], height, width, window=self.window, shift=shift, device=x.device)
+            for shift in shifts
+        }
         for block in self.blocks:
-            assert isinstance(block, SwinBlock)
-            layout = layouts.get(
-                x.shape[0], height, width, window=self.window, shift=block.shift, device=x.device
-            )
+            layout = known[block.shift]
             x = checkpoint(block, x, layout, use_reentrant=False) if recompute else block(x, layout)
         return x
 

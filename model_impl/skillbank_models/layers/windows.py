@@ -124,39 +124,55 @@ def _build(
     batch: int, height: int, width: int, *, window: int, shift: int, device: torch.device, captured: bool
 ) -> WindowLayout:
     # One axis throughout: tables of rows and columns would tie a captured graph to sizes that happen to be one.
-    rows, columns = -(-height // window), -(-width // window)
+    # Sums of what is never negative, since ONNX divides towards zero.
+    rows, columns = (height + window - 1) // window, (width + window - 1) // window
     area, tokens, windows = window * window, height * width, rows * columns
 
     slot = torch.arange(windows * batch * area, device=device)  # (S,)
-    place, sample, within = slot // (batch * area), slot // area % batch, slot % area
-    y = (place // columns * window + within // window + shift) % (
-        rows * window
-    )  # a shift by s shows at p what
-    x = (place % columns * window + within % window + shift) % (columns * window)  # stood at p + s
+    place, within = _divmod(slot, batch * area)
+    sample, within = _divmod(within, area)
+    (top, left), (down, right) = _divmod(place, columns), _divmod(within, window)
+    y, x = (
+        top * window + down + shift,
+        left * window + right + shift,
+    )  # a shift by s shows at p what stood at p + s
+    y = torch.where(y < rows * window, y, y - rows * window)
+    x = torch.where(x < columns * window, x, x - columns * window)
     is_token = (y < height) & (x < width)
     to_windows = torch.where(is_token, sample * tokens + y * width + x, batch * tokens)  # (S,)
 
     row = torch.arange(batch * tokens, device=device)  # (B T,)
-    y = (row % tokens // width - shift) % (rows * window)
-    x = (row % width - shift) % (columns * window)
-    place = y // window * columns + x // window  # (B T,), window of each token
-    within = y % window * window + x % window
+    sample, token = _divmod(row, tokens)
+    y, x = _divmod(token, width)
+    y = torch.where(y < shift, y - shift + rows * window, y - shift)
+    x = torch.where(x < shift, x - shift + columns * window, x - shift)
+    (top, down), (left, right) = _divmod(y, window), _divmod(x, window)
+    place, within = (
+        top * columns + left,
+        down * window + right,
+    )  # (B T,), window of each token and place in it
 
     kinds = None
     counts = (windows * batch,)
     if shift:
-        number = torch.arange(windows, device=device)
-        kinds = 2 * (number // columns == rows - 1) + (number % columns == columns - 1).long()  # (windows,)
+        top, left = _divmod(torch.arange(windows, device=device), columns)
+        kinds = 2 * (top == rows - 1) + (left == columns - 1).long()  # (windows,)
         if not captured:
             order = kinds.argsort(stable=True)
             to_windows = to_windows.view(windows, -1)[order].flatten()  # (S,)
             place = order.argsort()[place]
             counts = tuple(count * batch for count in ((rows - 1) * (columns - 1), rows - 1, columns - 1, 1))
-    to_tokens = (place * batch + row // tokens) * area + within  # (B T,)
+    to_tokens = (place * batch + sample) * area + within  # (B T,)
     padding = None
     if captured or height % window or width % window:
         padding = to_windows if captured else (to_windows == batch * tokens).nonzero().flatten()  # (P,)
     return WindowLayout(to_windows, to_tokens, padding, counts, kinds if captured else None)
+
+
+def _divmod(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder; the exporter knows no remainder by a symbolic size."""
+    quotient = torch.div(x, by, rounding_mode="trunc")
+    return quotient, x - quotient * by
 
 
 def shift_masks(window: int, shift: int) -> Tensor:

@@ -24,6 +24,7 @@ FORMATS = ("own", "detectron2", "hf", "tao")
 _WRAPPED = re.compile(
     r"(?:(?:module|_orig_mod|_forward_module|model)\.)+(?=(?:backbone|sem_seg_head|criterion)\.)"
 )
+_WRAPPERS = ("module.", "_orig_mod.", "_forward_module.", "model.")
 _INSIDE = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 # buffers that follow from the settings
 _DERIVED = ("relative_position_index", "attn_mask", "criterion.empty_weight", "pixel_mean", "pixel_std")
@@ -55,7 +56,10 @@ def to_own(tensors: Mapping[str, Tensor], *, marks: Mapping[str, Any] | None = N
         own = from_hf(tensors)
         return {name: tensor for name, tensor in own.items() if not name.endswith(_DERIVED)}
     is_first = _no_object_is_first(tensors, marks or {})
-    own = _unwrapped_backbone({_plain_name(name): tensor for name, tensor in tensors.items()})
+    # beside a wrapped network stand the losses and measures of its training
+    is_wrapped = any(_WRAPPED.match(name) for name in tensors)
+    inside = [name for name in tensors if not is_wrapped or name.startswith(_WRAPPERS)]
+    own = _unwrapped_backbone({_plain_name(name): tensors[name] for name in inside})
     if is_first:
         for name in _CLASSES:
             if name in own:

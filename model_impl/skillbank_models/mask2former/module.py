@@ -19,7 +19,7 @@ from skillbank_models.data.results import ResultWriter
 from skillbank_models.layers.deformable_encoder import DeformableEncoderLayer
 from skillbank_models.layers.mask_criterion import MaskCriterion
 from skillbank_models.layers.predictions import MaskPredictions
-from skillbank_models.layers.query_layers import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
+from skillbank_models.layers.query_layers import FeedForwardLayer, SelfAttentionLayer
 from skillbank_models.layers.swin import SwinBlock
 from skillbank_models.mask2former.data import categories_of
 from skillbank_models.mask2former.deployed import DeployedSegmenter, open_segmenter, thing_flags
@@ -41,10 +41,10 @@ class Mask2FormerModule(pl.LightningModule):
         engine: an ONNX file or engine that runs instead of `model`, or None.
     """
 
+    # not the cross-attention: its keys and values are projected from outside, for several layers at once
     shard_units: ClassVar[set[type[nn.Module]]] = {
         SwinBlock,
         DeformableEncoderLayer,
-        CrossAttentionLayer,
         SelfAttentionLayer,
         FeedForwardLayer,
     }

@@ -11,7 +11,7 @@ points; `n` bags of a block (queries times heads), `J = L * P` samples of a bag.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -36,96 +36,87 @@ def row_attention(
 
 
 class _Levels(NamedTuple):
-    """Numbers of the level that each of the J samples of a bag looks at, (J,) each; int32 but for `scale`."""
-
-    width: Tensor
-    height: Tensor
-    start: Tensor
-    scale: Tensor  # (2, J), width and height in the dtype of the locations
-
-    @classmethod
-    def of(cls, shapes: Sequence[tuple[int, int]], points: int, like: Tensor) -> _Levels:
-        start, rows = 0, []
-        for height, width in shapes:
-            rows += [(width, height, start)] * points
-            start += width * height
-        numbers = torch.tensor(rows, dtype=torch.int32).to(like.device, non_blocking=True).t().contiguous()
-        width_px, height_px, starts = numbers.unbind()
-        return cls(width_px, height_px, starts, numbers[:2].to(like.dtype))
-
-
-class _Axis(NamedTuple):
-    """The two pixels around samples along one axis, (n, J) each.
+    """Numbers of the level that each of the J samples of a bag looks at.
 
     Attributes:
-        low: index of the lower pixel, inside the map even where the sample is not; `high` alike.
-        low_share: how much the lower pixel counts, 0 where it lies outside; `high_share` alike.
-        low_inside: whether the lower pixel lies inside; `high_inside` alike.
+        size: (2, 1, J), width and height in the dtype of the locations.
+        last: (2, 1, J) int32, the last column and line.
+        step: (2, 1, J) int32, table rows from one column and from one line to the next.
+        first: (M * J,) int32, table row of the first pixel, for each head.
     """
 
-    low: Tensor
-    high: Tensor
-    low_share: Tensor
-    high_share: Tensor
-    low_inside: Tensor
-    high_inside: Tensor
+    size: Tensor
+    last: Tensor
+    step: Tensor
+    first: Tensor
 
     @classmethod
-    def around(cls, position_px: Tensor, size_px: Tensor) -> _Axis:
-        floor = position_px.floor()
-        fraction = position_px - floor
-        first = floor.to(torch.int32)
-        second = first + 1
-        last = size_px - 1
-        # Limits come after the cast, since a NaN casts to any integer; its share stays NaN and shows.
-        low, high = first.clamp(min=0).minimum(last), second.clamp(min=0).minimum(last)
-        low_inside, high_inside = low == first, high == second
-        return cls(low, high, (1 - fraction) * low_inside, fraction * high_inside, low_inside, high_inside)
+    def of(cls, shapes: Sequence[tuple[int, int]], locations: Tensor) -> _Levels:
+        heads, points = locations.shape[2], locations.shape[4]
+        start, numbers = 0, []
+        for height, width in shapes:
+            numbers += [(width, height, heads, width * heads, start * heads)] * points
+            start += width * height
+        table = torch.tensor(numbers, dtype=torch.int32).to(locations.device, non_blocking=True).t()  # (5, J)
+        size, step = table[:2, None], table[2:4, None].contiguous()  # (2, 1, J)
+        head = torch.arange(heads, dtype=torch.int32, device=locations.device)
+        return cls(size.to(locations.dtype), size - 1, step, (table[4] + head[:, None]).flatten())
 
 
 class _Block(NamedTuple):
-    """The corners of some queries of one image."""
+    """The four corners around each sample of some queries of one image.
 
-    x: _Axis
-    y: _Axis
-    rows: Tensor  # (n, 4*J) int32, corner by corner: upper left, upper right, lower left, lower right
+    Both sides (lower, upper) and both axes (x, y) are worked on at once: few operations, each on much, suit
+    machines with many cores.
+
+    Attributes:
+        shares: (2 sides, 2 axes, n, J), how much a column or line counts, 0 where it lies outside.
+        inside: alike, 1 where it lies inside.
+        rows: (n, 4 * J) int32, table rows; lines before columns, lower before upper.
+    """
+
+    shares: Tensor
+    inside: Tensor
+    rows: Tensor
 
     @classmethod
     def of(cls, locations: Tensor, levels: _Levels) -> _Block:
         """Find the corners of `locations` (q, M, L, P, 2)."""
-        heads = locations.shape[1]
-        samples = levels.width.numel()
-        pairs = locations.reshape(-1, samples, 2)  # (n, J, 2)
-        x = _Axis.around(pairs[..., 0] * levels.scale[0] - 0.5, levels.width)
-        y = _Axis.around(pairs[..., 1] * levels.scale[1] - 0.5, levels.height)
-        head = torch.arange(heads, dtype=torch.int32, device=pairs.device)
-        first = (levels.start * heads + head[:, None]).flatten()  # (M*J,)
-        left, right = x.low * heads, x.high * heads
-        # One line of pixels is width * heads rows; heads repeat along n with period M.
-        upper, lower = (
-            (cell * (levels.width * heads)).view(-1, heads * samples).add_(first).view(-1, samples)
-            for cell in (y.low, y.high)
-        )
-        rows = torch.cat([upper + left, upper + right, lower + left, lower + right], 1)  # (n, 4*J)
-        return cls(x, y, rows)
+        samples = levels.size.shape[-1]
+        pairs = locations.reshape(-1, samples, 2).permute(2, 0, 1)  # (2, n, J)
+        position_px = torch.mul(pairs, levels.size, out=pairs.new_empty(pairs.shape)).sub_(0.5)
+        floor = position_px.floor()
+        fraction = position_px.sub_(floor)
+        lower = floor.to(torch.int32)
+        near = torch.stack([lower, lower + 1])  # (2, 2, n, J)
+        # Limits come after the cast, since a NaN casts to any integer; its share stays NaN and shows.
+        cells = near.clamp(min=0).minimum(levels.last)
+        inside = (cells == near).to(position_px.dtype)
+        shares = torch.stack([1 - fraction, fraction]).mul_(inside)  # (2, 2, n, J)
+        columns, lines = cells.mul_(levels.step).unbind(1)  # (2, n, J)
+        lines.view(2, -1, levels.first.numel()).add_(levels.first)
+        return cls(shares, inside, _by_corner(torch.add, lines, columns))
 
-    def shares(self, weights: Tensor) -> Tensor:
-        """How much each corner counts in the sum, (n, 4*J); `weights` are (n, J)."""
-        upper, lower = self.y.low_share * weights, self.y.high_share * weights
-        left, right = self.x.low_share, self.x.high_share
-        return torch.cat([upper * left, upper * right, lower * left, lower * right], 1)  # (n, 4*J)
+    def corner_shares(self, weights: Tensor) -> Tensor:
+        """How much each corner counts in the sum, (n, 4 * J); `weights` are (n, J)."""
+        columns, lines = self.shares.unbind(1)  # (2, n, J)
+        return _by_corner(torch.mul, lines * weights, columns)  # (n, 4*J)
 
-    def gradients(self, corners: Tensor, weights: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of locations (n, J, 2) and weights (n, J) from those of `corners` (n, 4*J)."""
-        x, y = self.x, self.y
-        upper_left, upper_right, lower_left, lower_right = corners.chunk(4, 1)  # (n, J) each
-        upper = upper_left * x.low_share + upper_right * x.high_share
-        lower = lower_left * x.low_share + lower_right * x.high_share
-        upper_step = upper_right * x.high_inside - upper_left * x.low_inside
-        lower_step = lower_right * x.high_inside - lower_left * x.low_inside
-        along_x = (upper_step * y.low_share + lower_step * y.high_share) * weights * scale[0]
-        along_y = (lower * y.high_inside - upper * y.low_inside) * weights * scale[1]
-        return torch.stack([along_x, along_y], -1), upper * y.low_share + lower * y.high_share
+    def gradients(self, corners: Tensor, weights: Tensor, levels: _Levels) -> tuple[Tensor, Tensor]:
+        """Gradients of locations (n, J, 2) and weights (n, J) from those of `corners` (n, 4 * J)."""
+        by_side = corners.view(-1, 2, 2, weights.shape[1]).permute(2, 1, 0, 3)  # (2 columns, 2 lines, n, J)
+        columns, lines = self.shares.unbind(1)  # (2, n, J)
+        column_inside, line_inside = self.inside.unbind(1)  # (2, n, J)
+        along = by_side[0] * columns[0] + by_side[1] * columns[1]  # (2 lines, n, J)
+        across = by_side[1] * column_inside[1] - by_side[0] * column_inside[0]  # (2 lines, n, J)
+        slopes = torch.stack(
+            [
+                across[0] * lines[0] + across[1] * lines[1],
+                along[1] * line_inside[1] - along[0] * line_inside[0],
+            ]
+        )  # (2, n, J)
+        places = slopes.mul_(weights).mul_(levels.size).permute(1, 2, 0)  # (n, J, 2)
+        return places, along[0] * lines[0] + along[1] * lines[1]
 
 
 class _RowAttention(torch.autograd.Function):
@@ -136,11 +127,13 @@ class _RowAttention(torch.autograd.Function):
         ctx.save_for_backward(value, locations, weights)
         ctx.shapes = shapes
         batch, _, heads, width = value.shape
-        levels = _Levels.of(shapes, locations.shape[-2], locations)
+        levels = _Levels.of(shapes, locations)
         out = value.new_empty(batch, locations.shape[1], heads, width)  # (B, Q, M, d)
         for image, queries in _blocks(locations):
             block = _Block.of(locations[image, queries], levels)
-            shares = block.shares(weights[image, queries].reshape(-1, levels.width.numel()))  # (n, 4*J)
+            shares = block.corner_shares(
+                weights[image, queries].reshape(-1, levels.size.shape[-1])
+            )  # (n, 4*J)
             table = value[image].reshape(-1, width)  # (S*M, d)
             sums = F.embedding_bag(block.rows, table, mode="sum", per_sample_weights=shares)  # (n, d)
             out[image, queries] = sums.view(-1, heads, width)
@@ -152,7 +145,7 @@ class _RowAttention(torch.autograd.Function):
         value, locations, weights = ctx.saved_tensors
         wants_value, wants_places = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
         width = value.shape[-1]
-        levels = _Levels.of(ctx.shapes, locations.shape[-2], locations)
+        levels = _Levels.of(ctx.shapes, locations)
         grad_value = value.new_zeros(value.shape) if wants_value else None
         grad_locations, grad_weights = (
             (torch.empty_like(locations), torch.empty_like(weights)) if wants_places else (None, None)
@@ -160,16 +153,23 @@ class _RowAttention(torch.autograd.Function):
         with torch.autocast(value.device.type, enabled=False):
             for image, queries in _blocks(locations):
                 block = _Block.of(locations[image, queries], levels)
-                scale = weights[image, queries].reshape(-1, levels.width.numel())  # (n, J)
+                scale = weights[image, queries].reshape(-1, levels.size.shape[-1])  # (n, J)
                 grad = grad_out[image, queries].reshape(-1, width)  # (n, d)
                 if grad_value is not None:
-                    _add_to_rows(grad_value[image].view(-1, width), block.rows, block.shares(scale), grad)
+                    _add_to_rows(
+                        grad_value[image].view(-1, width), block.rows, block.corner_shares(scale), grad
+                    )
                 if grad_locations is not None and grad_weights is not None:
                     corners = _row_products(value[image].reshape(-1, width), block.rows, grad)  # (n, 4*J)
-                    places, parts = block.gradients(corners, scale, levels.scale)
-                    grad_locations[image, queries] = places.view_as(grad_locations[image, queries])
+                    places, parts = block.gradients(corners, scale, levels)
+                    grad_locations[image, queries] = places.reshape(grad_locations[image, queries].shape)
                     grad_weights[image, queries] = parts.view_as(grad_weights[image, queries])
         return grad_value, grad_locations, grad_weights, None
+
+
+def _by_corner(operation: Callable[[Tensor, Tensor], Tensor], lines: Tensor, columns: Tensor) -> Tensor:
+    """Both lines with both columns (2, n, J): (n, 4 * J), lines before columns, lower before upper."""
+    return torch.cat([operation(line, column) for line in lines for column in columns], 1)  # (n, 4*J)
 
 
 def _blocks(locations: Tensor) -> Iterator[tuple[int, slice]]:

@@ -128,10 +128,10 @@ def test_recomputation_gives_the_same_gradients(pre_norm):
     gradients = []
     for recompute in (False, True):
         decoder = build(use_checkpoint=recompute, pre_norm=pre_norm, num_layers=5)
-        calls = []
+        calls: list[int] = []
         for layer in decoder.modules():
             if isinstance(layer, CrossAttentionLayer):
-                layer.register_forward_pre_hook(lambda *_: calls.append(1))
+                layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         levels, features = inputs()
         features.requires_grad_()
         found = decoder(levels, features, all_layers=True)

@@ -109,7 +109,10 @@ def test_wrappers_and_old_names(prefix: str) -> None:
     own = tensors_of(random_module(1))
     theirs = {f"{prefix}{name.replace('query_feat', 'static_query')}": tensor for name, tensor in own.items()}
     theirs["criterion.empty_weight"] = torch.tensor([1.0, 0.1])
+    theirs["measures.confusion"] = torch.zeros(2)
     assert same(to_own(theirs), own)
+    theirs[f"{prefix}more.weight"] = torch.zeros(2)
+    assert not same(to_own(theirs), own)  # what is part of the network does not vanish
 
 
 def test_efficientvit_is_read_from_tao_and_written_for_nobody_else() -> None:

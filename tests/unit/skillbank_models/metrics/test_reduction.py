@@ -1,7 +1,8 @@
 """Gathering over real processes."""
 
-import multiprocessing
-import os
+import json
+import subprocess
+import sys
 from datetime import timedelta
 
 import numpy as np
@@ -17,40 +18,35 @@ from skillbank_models.metrics.reduction import (
 )
 
 
-def work(rank, store, pipe):
+def work(rank: int, store: str) -> None:
+    """What one of two processes does; it prints what it got."""
     dist.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
-    try:
-        mine = {rank: "own", 7: f"seen by {rank}"}
-        pipe.send(
-            {
-                "shared": is_shared(),
-                "all": gather_on_all(mine),
-                "first": gather_on_first(rank),
-                "from first": from_first("said by 0" if rank == 0 else None),
-                "sum": sum_over_ranks(np.array([rank, 1], dtype=np.int64)).tolist(),
-            }
-        )
-    finally:
-        dist.destroy_process_group()
+    mine = {str(rank): "own", "7": f"seen by {rank}"}
+    said = {
+        "shared": is_shared(),
+        "all": gather_on_all(mine),
+        "first": gather_on_first(rank),
+        "from first": from_first("said by 0" if rank == 0 else None),
+        "sum": sum_over_ranks(np.array([rank, 1], dtype=np.int64)).tolist(),
+    }
+    dist.destroy_process_group()
+    print(json.dumps(said))
 
 
 def test_two_processes(tmp_path):
-    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
-    ends, processes = [], []
-    for rank in range(2):
-        mine, theirs = context.Pipe()
-        process = context.Process(target=work, args=(rank, tmp_path / "store", theirs))
-        process.start()
-        ends.append(mine)
-        processes.append(process)
-    said = [end.recv() if end.poll(60) else None for end in ends]
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    everyone = [{0: "own", 7: "seen by 0"}, {1: "own", 7: "seen by 1"}]
-    for rank, found in enumerate(said):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    everyone = [{"0": "own", "7": "seen by 0"}, {"1": "own", "7": "seen by 1"}]
+    for rank, text in enumerate(said):
+        found = json.loads(text)
         assert found["shared"]
         assert found["all"] == everyone
         assert found["first"] == ([0, 1] if rank == 0 else None)
@@ -71,3 +67,7 @@ def test_one_process_sends_nothing():
 def test_images_are_merged_once_and_in_order():
     merged = merge_images([{10: "a", 2: "b"}, {2: "again", "x.jpg": "c", 1: "d"}])
     assert list(merged.items()) == [(1, "d"), (2, "b"), (10, "a"), ("x.jpg", "c")]
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), sys.argv[2])
