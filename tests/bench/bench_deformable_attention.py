@@ -2,8 +2,8 @@
 
     python tests/bench/bench_deformable_attention.py [--rounds 7] [--image 512]
 
-One encoder layer: 8 heads of 32 channels, strides 32, 16 and 8 of a square image, 4 points. Where there is CUDA,
-also the Triton kernels against the grid_sample form, float32 and bfloat16, and the deterministic form.
+One encoder layer: 8 heads of 32 channels, strides 32, 16 and 8 of a square image, 4 points. Where there is
+CUDA, also the Triton kernels against the grid_sample form, float32 and bfloat16, and the deterministic form.
 Prints a JSON list; `extra_MB` is the memory above the inputs at the peak (CUDA only).
 """
 

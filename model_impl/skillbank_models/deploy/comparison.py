@@ -32,12 +32,13 @@ class Tolerance:
     Attributes:
         absolute: most that an element may differ by.
         share: most of an output's elements, 0 to 1, that may differ by more.
-        row_keys: integer outputs (B, rows) that together name a row; outputs of two or more axes are put into
-            the same order of rows by them. Empty where the order of rows is fixed.
+        ranked: outputs (B, rows, ...) that are sorted together; empty where the order of rows is fixed.
+        row_keys: those of `ranked` whose integers together name a row; rows are matched by them.
     """
 
     absolute: float
     share: float
+    ranked: tuple[str, ...] = ()
     row_keys: tuple[str, ...] = ()
 
 
@@ -67,6 +68,9 @@ def compare(
     Returns:
         Runtime, tolerance, differences by sample, largest difference by output, and a verdict, as JSON
         values.
+
+    Raises:
+        BackendError: the file cannot be run.
     """
     import onnxruntime
 
@@ -81,7 +85,7 @@ def compare(
             answer = module(**sample)
         wanted = {name: tensor.numpy() for name, tensor in zip(names, answer, strict=True)}
         given = {name: tensor.numpy() for name, tensor in sample.items()}
-        found = dict(zip(names, session.run(None, given), strict=True))
+        found = dict(zip(names, _run(session, given, path), strict=True))
         off = differences(wanted, found, tolerance)
         equal = equal and all(item.beyond <= tolerance.share for item in off)
         for item in off:
@@ -102,10 +106,23 @@ def compare(
     }
 
 
+def _run(session: Any, given: Arrays, path: Path) -> list[NDArray[Any]]:
+    try:
+        found: list[NDArray[Any]] = session.run(None, dict(given))
+    except Exception as err:  # the runtime has classes of its own, without a public base
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in given.items())
+        said = (str(err).splitlines() or [type(err).__name__])[0]
+        raise BackendError(
+            f"{path.name}: ONNX Runtime cannot run the exported graph on {shapes} ({said})",
+            hint="the file was not written; try another opset_version, and report the case with the spec",
+        ) from err
+    return found
+
+
 def differences(wanted: Arrays, found: Arrays, tolerance: Tolerance) -> list[Difference]:
     """Compare outputs of equal names; a wrong shape or a NaN on one side only counts as wholly different."""
     if tolerance.row_keys:
-        wanted, found = _same_rows(wanted, found, tolerance.row_keys)
+        found = _same_rows(wanted, found, tolerance)
     out: list[Difference] = []
     for name, truth in wanted.items():
         answer = found[name]
@@ -146,24 +163,21 @@ def require_equal(report: Mapping[str, Any], what: str) -> None:
     )
 
 
-def _same_rows(wanted: Arrays, found: Arrays, keys: tuple[str, ...]) -> tuple[Arrays, Arrays]:
-    """Both sides with the rows that both have, in one order; a row that only one side has stays where it is.
+def _same_rows(wanted: Arrays, found: Arrays, tolerance: Tolerance) -> Arrays:
+    """`found` with its ranked rows in the order of `wanted`; a row that only one side has stays where it is.
 
     Rows at the end of a ranking come and go with the last digit of their score, so they are compared as they
     are and fall under the share that may differ.
     """
-    truth_rows, answer_rows = _rows(wanted, keys), _rows(found, keys)
+    truth_rows, answer_rows = _rows(wanted, tolerance.row_keys), _rows(found, tolerance.row_keys)
     order = np.tile(np.arange(answer_rows.shape[1]), (answer_rows.shape[0], 1))
     for image, (truth, answer) in enumerate(zip(truth_rows, answer_rows, strict=True)):
         place = {tuple(row): index for index, row in enumerate(answer)}
         matched = [place.pop(tuple(row), None) for row in truth]
         left = iter(sorted(place.values()))
         order[image] = [next(left) if index is None else index for index in matched]
-    sorted_ = {
-        name: array[np.arange(len(array))[:, None], order] if array.ndim >= 2 else array
-        for name, array in found.items()
-    }
-    return wanted, sorted_
+    images = np.arange(len(order))[:, None]
+    return {**found, **{name: found[name][images, order] for name in tolerance.ranked}}
 
 
 def _rows(values: Arrays, keys: tuple[str, ...]) -> NDArray[Any]:

@@ -17,12 +17,16 @@ from skillbank_models.layers.predictions import MaskPredictions
 
 __all__ = ["OUTPUTS", "graph_outputs"]
 
-# Names are those of the documented product; `pred_queries` and `pred_no_object` are further ones.
+# Names of the documented product, and three further ones: `pred_queries`, `class_probs`, `mask_logits`.
 OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
     "semantic": ("pred_masks",),
-    "instance": ("pred_masks", "pred_scores", "pred_classes", "pred_queries"),
-    "panoptic": ("prob_masks", "pred_masks", "pred_scores", "pred_classes", "pred_no_object"),
-}
+    "instance": (
+        "pred_masks", "pred_scores", "pred_classes", "pred_queries", "class_probs", "mask_logits",
+    ),
+    "panoptic": (
+        "prob_masks", "pred_masks", "pred_scores", "pred_classes", "class_probs", "mask_logits",
+    ),
+}  # fmt: skip
 
 _AREA_EPSILON = 1e-6  # official instance_inference
 
@@ -46,31 +50,28 @@ def graph_outputs(
           inside; classes (B, T); queries (B, T), which with the class name an instance. Best class
           probability first.
         - panoptic: score x mask probability (B, Q, H, W); mask probability (B, Q, H, W); score (B, Q) and
-          index (B, Q) of the best real class; probability of no-object (B, Q), which a query has to exceed to
-          take part.
+          index (B, Q) of the best real class.
+        - the last two besides: class probabilities (B, Q, K + 1), no-object last, and mask logits
+          (B, Q, h, w). A query takes part in a panoptic result when its score exceeds that of no-object;
+          and a class map needs all classes of a query.
+
+    Raises:
+        InvalidValueError: there is no such mode.
 
     Source: Cheng et al. 2022 (Mask2Former), published inference code (MIT), cut where thresholds begin.
     """
     probabilities = predictions.class_logits[-1].float().softmax(-1)  # (B, Q, K + 1)
     classes = probabilities[..., :-1]  # (B, Q, K)
-    embeds = predictions.mask_embeds[-1]  # (B, Q, C)
+    logits = predictions.mask_logits().float()  # (B, Q, h, w)
     if mode == "semantic":
-        masks = _masks(embeds, predictions.mask_features, size).sigmoid()  # (B, Q, H, W)
+        masks = _enlarged(logits, size).sigmoid()  # (B, Q, H, W)
         return (torch.einsum("bqk,bqhw->bkhw", classes, masks),)  # (B, K, H, W)
     if mode == "instance":
-        count = classes.shape[2]
-        best, order = classes.flatten(1).topk(min(topk, classes.shape[1] * count))  # (B, T), (B, T)
-        queries = torch.div(order, count, rounding_mode="floor")  # (B, T)
-        labels = order - queries * count  # (B, T)
-        chosen = embeds.gather(1, queries.unsqueeze(-1).expand(-1, -1, embeds.shape[2]))  # (B, T, C)
-        logits = _masks(chosen, predictions.mask_features, size)  # (B, T, H, W)
-        inside = (logits > 0).to(logits.dtype)  # (B, T, H, W)
-        total = (logits.sigmoid() * inside).sum((2, 3))  # (B, T)
-        return inside, best * total / (inside.sum((2, 3)) + _AREA_EPSILON), labels, queries
+        return *_instances(classes, logits, size, topk), probabilities, logits
     if mode == "panoptic":
         scores, labels = classes.max(-1)  # (B, Q), (B, Q)
-        masks = _masks(embeds, predictions.mask_features, size).sigmoid()  # (B, Q, H, W)
-        return scores[..., None, None] * masks, masks, scores, labels, probabilities[..., -1]
+        masks = _enlarged(logits, size).sigmoid()  # (B, Q, H, W)
+        return scores[..., None, None] * masks, masks, scores, labels, probabilities, logits
     raise InvalidValueError(
         f"model.mode: {mode!r} cannot be exported; use {', '.join(OUTPUTS)}",
         hint="model.mode=panoptic",
@@ -80,6 +81,17 @@ def graph_outputs(
     )
 
 
-def _masks(embeds: Tensor, features: Tensor, size: tuple[int, int]) -> Tensor:
-    logits = torch.einsum("bqc,bchw->bqhw", embeds, features).float()  # (B, Q, h, w)
+def _instances(classes: Tensor, logits: Tensor, size: tuple[int, int], topk: int) -> tuple[Tensor, ...]:
+    count = classes.shape[2]
+    best, order = classes.flatten(1).topk(min(topk, classes.shape[1] * count))  # (B, T), (B, T)
+    queries = torch.div(order, count, rounding_mode="floor")  # (B, T)
+    labels = order - queries * count  # (B, T)
+    places = queries[..., None, None].expand(-1, -1, *logits.shape[2:])  # (B, T, h, w)
+    masks = _enlarged(logits.gather(1, places), size)  # (B, T, H, W)
+    inside = (masks > 0).to(masks.dtype)  # (B, T, H, W)
+    total = (masks.sigmoid() * inside).sum((2, 3))  # (B, T)
+    return inside, best * total / (inside.sum((2, 3)) + _AREA_EPSILON), labels, queries
+
+
+def _enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)  # (B, Q, H, W)

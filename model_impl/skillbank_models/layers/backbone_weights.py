@@ -2,7 +2,7 @@
 
 | file | root | what differs |
 |---|---|---|
-| microsoft/Swin-Transformer | none, or `encoder.` (SimMIM) | classification head and final norm; position table in rows |
+| microsoft/Swin-Transformer | none, or `encoder.` (SimMIM) | head and final norm; position table in rows |
 | detectron2 (Mask2Former) | `backbone.` | nothing |
 | timm Swin | none | the step between stages belongs to the later stage |
 | Hugging Face Swin, on disk and in memory | none, `swin.`, `model.` or deeper | names; query, key and value apart |
@@ -68,8 +68,8 @@ def to_backbone(tensors: Mapping[str, Tensor], *, wanted: Mapping[str, Tensor]) 
         wanted: state dict of the backbone to be loaded, for the sizes of its position tables.
 
     Returns:
-        Tensors under the backbone's own names. What is known to have no use here is left out, what no rule knows
-        keeps its name. A file without any known backbone is returned as it is.
+        Tensors under the backbone's own names. What is known to have no use here is left out, what no rule
+        knows keeps its name. A file without any known backbone is returned as it is.
     """
     for anchor, rename in _LAYOUTS.items():
         roots = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]

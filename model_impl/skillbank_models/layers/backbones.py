@@ -48,8 +48,8 @@ def build_backbone(block: BackboneSpec, *, use_checkpoint: bool) -> nn.Module:
         use_checkpoint: recompute the blocks in the backward pass, even where the block does not say so.
 
     Returns:
-        A module with `channels` and `strides` by map name, whose forward takes images (B, 3, H, W) and returns the
-        maps res2 to res5.
+        A module with `channels` and `strides` by map name, whose forward takes images (B, 3, H, W) and returns
+        the maps res2 to res5.
 
     Raises:
         InvalidValueError: a setting leaves out a map that the pixel decoder needs, or cannot be built.
@@ -65,8 +65,8 @@ def _swin(swin: SwinSpec, *, use_checkpoint: bool) -> SwinTransformer:
     if side & (side - 1):
         problems.append(
             InvalidValueError(
-                f"{_KEY}.swin.patch_size: {side} is not a power of two, so that no map has a stride that the mask "
-                "features can take",
+                f"{_KEY}.swin.patch_size: {side} is not a power of two, so that no map has a stride that the "
+                "mask features can take",
                 key=f"{_KEY}.swin.patch_size",
                 value=side,
                 hint=f"-o {_KEY}.swin.patch_size=4",
@@ -75,8 +75,8 @@ def _swin(swin: SwinSpec, *, use_checkpoint: bool) -> SwinTransformer:
     if swin.ape and swin.pretrain_img_size < side:
         problems.append(
             InvalidValueError(
-                f"{_KEY}.swin.pretrain_img_size: {swin.pretrain_img_size} is less than one patch of {side} pixels, so "
-                "that the position table would be empty",
+                f"{_KEY}.swin.pretrain_img_size: {swin.pretrain_img_size} is less than one patch of {side} "
+                "pixels, so that the position table would be empty",
                 key=f"{_KEY}.swin.pretrain_img_size",
                 value=swin.pretrain_img_size,
                 hint=f"-o {_KEY}.swin.pretrain_img_size=224",
@@ -107,7 +107,9 @@ def _swin(swin: SwinSpec, *, use_checkpoint: bool) -> SwinTransformer:
 
 def _efficientvit(vit: EfficientVitSpec, *, use_checkpoint: bool) -> EfficientVit:
     indices = list(vit.out_indices)
-    if sorted(indices) == [1, 2, 3]:
+    if (
+        len(indices) == 3 and len(set(indices) & set(_STAGES)) == 3
+    ):  # other programs count from the second map
         log.warning(
             "%s.efficientvit.out_indices %s is read as [0, 1, 2, 3]: the pixel decoder needs all four maps",
             _KEY,

@@ -98,13 +98,21 @@ class MultiScaleDeformableAttention(nn.Module):
             query, value_input = query.to(dtype), value_input.to(dtype)
             value = self.value_proj(value_input).unflatten(-1, (self.nheads, -1))  # (B, S, M, d)
             logits = self.attention_weights(query).reshape(*split[:3], -1)  # (B, Q, M, L*P)
-            weights = logits.softmax(-1).reshape(split)  # (B, Q, M, L, P)
+            weights = _softmax(logits).reshape(split)  # (B, Q, M, L, P)
             offsets = self.sampling_offsets(query).reshape(*split, 2)  # (B, Q, M, L, P, 2)
             locations = _locations(reference, offsets, shapes)
             mixed = deformable_attention(
                 value, shapes, locations, weights, deterministic=self.deterministic
             )  # (B, Q, C)
             return self.output_proj(mixed)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax of the last axis; for the dozen samples of a head torch's own is six times slower on a CPU."""
+    if logits.device.type != "cpu" or torch.compiler.is_compiling():
+        return logits.softmax(-1)
+    raised = (logits - logits.detach().amax(-1, keepdim=True)).exp_()
+    return raised / raised.sum(-1, keepdim=True)
 
 
 def _locations(reference: Tensor, offsets_px: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:

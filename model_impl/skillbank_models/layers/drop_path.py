@@ -13,7 +13,8 @@ class DropPath(nn.Module):
     Args:
         rate: share of samples whose branch is dropped, 0 to 1.
 
-    Source: Huang et al. 2016, "Deep Networks with Stochastic Depth", with the kept branches scaled up in training.
+    Source: Huang et al. 2016, "Deep Networks with Stochastic Depth"; kept branches are scaled up in training
+    instead of all of them down in evaluation.
     """
 
     def __init__(self, *, rate: float) -> None:

@@ -19,7 +19,9 @@ __all__ = ["ATTENTION_EPS", "VARIANTS", "EfficientVit", "EfficientVitName", "Var
 
 EfficientVitName = Literal["b0", "b1", "b2", "b3", "l0", "l1", "l2", "l3"]
 
-ATTENTION_EPS = 1e-15  # the authors' code, which made the public weights; timm has 1e-5
+# As in timm, which runs the authors' weights with it. The authors' 1e-15 vanishes in half precision, and ONNX Runtime
+# drops the addition of anything that small, which leaves 0 / 0 where a query sees nothing.
+ATTENTION_EPS = 1e-5
 _SCALE = 5  # side of the depthwise convolution that makes the second scale of the attention
 
 
@@ -268,7 +270,7 @@ class EfficientVit(nn.Module):
 
     Args:
         name: member of the family.
-        attention_eps: added to the denominator of the attention; `ATTENTION_EPS` fits the public weights.
+        attention_eps: added to the denominator of the attention; `ATTENTION_EPS` suits the public weights.
         use_checkpoint: recompute the blocks in the backward pass.
 
     Attributes:

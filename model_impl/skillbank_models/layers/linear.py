@@ -1,8 +1,8 @@
 """Linear layer that is fast on processors, too; on accelerators and in exports it is the ordinary one.
 
-Letters: `C` channels. On a CPU, float32 products of torch go to MKL, which takes a slow path on processors of other
-makers, while its convolutions go to oneDNN, which does not: a 1 x 1 convolution is the same product at twice the
-speed, forward and backward. Results differ by rounding only.
+Letters: `C` channels. On a CPU, float32 products of torch go to MKL, which takes a slow path on processors of
+other makers, while its convolutions go to oneDNN, which does not: a 1 x 1 convolution is the same product at
+twice the speed, forward and backward. Results differ by rounding only.
 """
 
 from __future__ import annotations

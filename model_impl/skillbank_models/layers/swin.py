@@ -1,6 +1,7 @@
-"""Swin Transformer: image to four maps at falling resolution, with the parameter names of the published weights.
+"""Swin Transformer: image to four maps of falling resolution, under the parameter names of published weights.
 
-Letters: `B` batch, `H W` image, `h w` feature map, `T` = h w tokens, `C` channels, `N` tokens of a window, `S` slots.
+Letters: `B` batch, `H W` image, `h w` feature map, `T` = h w tokens, `C` channels, `N` tokens of a window, `S`
+slots (all windows times N).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class WindowAttention(nn.Module):
         attn_drop: dropout of the attention weights.
         proj_drop: dropout after the projection.
 
-    Source: Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", section 3.2.
+    Source: Liu et al. 2021, "Swin Transformer", section 3.2.
     """
 
     relative_position_index: Tensor
@@ -279,7 +280,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(embed_dim) if patch_norm else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, int, int]:
-        """Images (B, 3, H, W) to tokens (B, h w, C) with h and w, each rounded up; what is missing is zero."""
+        """Images (B, 3, H, W) to tokens (B, h w, C) with h and w, rounded up; what is missing is zero."""
         height, width = images.shape[-2:]
         side = self.patch_size
         if torch.compiler.is_compiling() or height % side or width % side:
@@ -297,8 +298,9 @@ class SwinTransformer(nn.Module):
         channels: channels of each returned map, by name.
         strides: image pixels per map cell, by name.
 
-    Source: Liu et al. 2021 (arXiv 2103.14030); parameter names as in microsoft/Swin-Transformer and the detectron2
-    backbone of facebookresearch/Mask2Former (both MIT). The window does not shrink on maps smaller than it.
+    Source: Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv
+    2103.14030); parameter names as in microsoft/Swin-Transformer and the detectron2 backbone of
+    facebookresearch/Mask2Former (both MIT). The window does not shrink on maps smaller than it.
     """
 
     norms: dict[str, nn.LayerNorm]
@@ -364,7 +366,10 @@ class SwinTransformer(nn.Module):
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Encode images (B, 3, H, W), normalised, into maps res2, res3, ... of (B, C, h, w), channels last in memory."""
+        """Encode images (B, 3, H, W), normalised, into maps res2, res3, ... of (B, C, h, w).
+
+        The maps have their channels last in memory.
+        """
         x, height, width = self.patch_embed(images)  # (B, T, C)
         if self.absolute_pos_embed is not None:
             table = F.interpolate(self.absolute_pos_embed, size=(height, width), mode="bicubic")

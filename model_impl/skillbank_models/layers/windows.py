@@ -171,7 +171,7 @@ def _build(
 
 def _divmod(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
     """Quotient and remainder; the exporter knows no remainder by a symbolic size."""
-    quotient = torch.div(x, by, rounding_mode="trunc")
+    quotient = x // by
     return quotient, x - quotient * by
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skillbank_models.mask2former import weights
 from skillbank_models.mask2former.data import Mask2FormerData
-from skillbank_models.mask2former.export import export, gen_trt_engine
+from skillbank_models.mask2former.export import export, gen_trt_engine, quantize
 from skillbank_models.mask2former.module import Mask2FormerModule, load_engine
 from skillbank_models.protocol import Implementation
 
@@ -13,7 +13,7 @@ __all__ = ["NETWORK"]
 NETWORK = Implementation(
     build_data=Mask2FormerData,
     build_module=Mask2FormerModule,
-    actions={"export": export, "gen_trt_engine": gen_trt_engine},
+    actions={"export": export, "gen_trt_engine": gen_trt_engine, "quantize": quantize},
     start_weights=weights.start_weights,
     load_weights=weights.load_weights,
     load_engine=load_engine,

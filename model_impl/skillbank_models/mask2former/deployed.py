@@ -25,10 +25,11 @@ from skillbank_models.deploy.segmentation_outputs import OUTPUTS
 from skillbank_models.mask2former.graph_facts import check_agrees
 from skillbank_models.ops.exported_masks import segment_exported
 from skillbank_models.ops.image_result import ImageResult
+from skillbank_models.ops.postprocess import segment_image
 
 __all__ = ["DeployedSegmenter", "fit_images", "open_segmenter", "thing_flags"]
 
-_EXTRA = ("pred_queries", "pred_no_object")  # absent from files of other programs
+_EXTRA = ("pred_queries", "class_probs", "mask_logits")  # absent from files of other programs
 
 
 class DeployedSegmenter:
@@ -66,20 +67,47 @@ class DeployedSegmenter:
         """The result of each image of a batch, at its stored size and on the CPU."""
         images, contents = fit_images(batch.images, batch.sizes, self.model.input_size)
         outputs: dict[str, Tensor] = self.model(images)
-        if "pred_no_object" in outputs:
-            outputs["keep"] = outputs["pred_scores"] > outputs["pred_no_object"]  # (B, Q)
+        if "class_probs" in outputs and self.settings.mode == "panoptic":
+            outputs["keep"] = outputs["pred_scores"] > outputs["class_probs"][..., -1]  # (B, Q)
+        padded = images.shape[-2], images.shape[-1]
         return [
-            segment_exported(
-                {name: tensor[place] for name, tensor in outputs.items()},
-                mode=self.settings.mode,
-                content=content,
-                original=original,
-                is_thing=self.is_thing,
-                object_mask_threshold=self.settings.object_mask_threshold,
-                overlap_threshold=self.settings.overlap_threshold,
-            )
+            self._result({name: tensor[place] for name, tensor in outputs.items()}, padded, content, original)
             for place, (content, original) in enumerate(zip(contents, batch.original_sizes, strict=True))
         ]
+
+    def _result(
+        self,
+        outputs: dict[str, Tensor],
+        padded: tuple[int, int],
+        content: tuple[int, int],
+        original: tuple[int, int],
+    ) -> ImageResult:
+        settings = self.settings
+        found = segment_exported(
+            outputs,
+            mode=settings.mode,
+            content=content,
+            original=original,
+            is_thing=self.is_thing,
+            object_mask_threshold=settings.object_mask_threshold,
+            overlap_threshold=settings.overlap_threshold,
+        )
+        if "class_probs" not in outputs:
+            return found
+        # all classes of all queries: the class map is that of the network, not of the segments alone
+        whole = segment_image(
+            outputs["class_probs"].log(),
+            outputs["mask_logits"],
+            mode="semantic",
+            padded=padded,
+            content=content,
+            original=original,
+            is_thing=self.is_thing,
+            object_mask_threshold=settings.object_mask_threshold,
+            overlap_threshold=settings.overlap_threshold,
+            topk=settings.test_topk_per_image,
+        )
+        return found._replace(class_map=whole.class_map)
 
 
 def open_segmenter(

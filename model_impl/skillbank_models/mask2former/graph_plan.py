@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,11 +13,16 @@ from skillbank_models.deploy.comparison import Tolerance
 from skillbank_models.deploy.onnx_file import Axis, OnnxPlan
 from skillbank_models.mask2former.exported import ExportedMask2Former
 
-__all__ = ["TOLERANCE", "onnx_plan"]
+__all__ = ["RANKED", "TOLERANCE", "onnx_plan"]
 
 # Differences of rounding are around 1e-6. Where one of them carries a mask logit over zero, a query attends
 # to a pixel more or less and all its numbers move; with 0/1 masks the pixel itself jumps. Both are rare.
 TOLERANCE = Tolerance(absolute=1e-3, share=1e-3)
+RANKED = replace(
+    TOLERANCE,
+    ranked=("pred_masks", "pred_scores", "pred_classes", "pred_queries"),
+    row_keys=("pred_queries", "pred_classes"),
+)
 
 _STEP = 32  # image sizes are multiples of it
 _SEED = 20
@@ -57,7 +63,7 @@ def onnx_plan(
         sizes.append((sizes[0][0], *other))
     draws = torch.Generator().manual_seed(_SEED)
     samples = [{"inputs": torch.randn(count, 3, *side, generator=draws)} for count, *side in sizes]
-    keys = ("pred_queries", "pred_classes") if module.mode == "instance" else ()
+    tolerance = RANKED if module.mode == "instance" else TOLERANCE
     return OnnxPlan(
         path=path,
         inputs={"inputs": _example(2 if batch == -1 else batch, traced, device)},
@@ -67,7 +73,7 @@ def onnx_plan(
         opset=opset,
         metadata=metadata,
         samples=samples,
-        tolerance=Tolerance(absolute=TOLERANCE.absolute, share=TOLERANCE.share, row_keys=keys),
+        tolerance=tolerance,
         custom_operators=plugin,
         verbose=verbose,
     )

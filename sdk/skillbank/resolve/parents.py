@@ -87,11 +87,11 @@ class Filled:
 def accepts(info: SkillInfo, action: str, key: str) -> tuple[str, ...]:
     """File endings that fit a key: engines and graphs by the key's name, else the action's own weights."""
     leaf = key.rpartition(".")[2]
+    declared = info.actions[action].accepts if action in info.actions else []
     if "engine" in leaf:
-        return (".engine",)
+        return tuple(ending for ending in declared if ending in _GRAPHS) or (".engine",)
     if "onnx" in leaf:
         return (".onnx",)
-    declared = info.actions[action].accepts if action in info.actions else []
     return tuple(ending for ending in declared if ending not in _GRAPHS) or (".pth",)
 
 
@@ -109,8 +109,15 @@ def from_parent(scope: Scope, key: str) -> Filled | None:
         ConflictError: the parent belongs to an earlier stage than the job asks for.
     """
     parent, store = scope.parent, scope.store
+    if parent is None or store is None:
+        return None
+    left = set(produces(scope.info, parent))
     wanted = accepts(scope.info, scope.action, key)
-    if parent is None or store is None or not set(produces(scope.info, parent)) & set(wanted):
+    if ".pth" in left:
+        # a job that leaves weights or a graph is taken for its weights; a graph of it is named by hand
+        wanted = tuple(ending for ending in wanted if ending != ".onnx" or "onnx" in key)
+    wanted = tuple(ending for ending in wanted if ending in left)
+    if not wanted:
         return None
     _check_stage(scope, parent, key)
     return from_job(store, parent, wanted, scope.method)

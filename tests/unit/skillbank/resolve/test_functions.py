@@ -183,15 +183,26 @@ def test_an_engine_is_built_from_the_exported_graph(bench: Bench) -> None:
 
 
 def test_a_parent_that_cannot_have_the_file_is_an_error_at_once(bench: Bench) -> None:
-    parent = bench.job("mask2former", "export", state="running")
+    parent = bench.job("oneformer", "export", state="running")
 
-    applied = apply(bench, "mask2former", "evaluate", parent=parent)
+    applied = apply(bench, "oneformer", "evaluate", parent=parent)
 
     assert len(applied.problems) == 1
     text = applied.problems[0].message
     assert parent.id in text
     assert ".onnx" in text
     assert ".pth" in text
+
+
+@pytest.mark.parametrize(("action", "key"), [("train", "checkpoint"), ("export", "trt_engine")])
+def test_mask2former_evaluates_what_its_parent_leaves(action: str, key: str, bench: Bench) -> None:
+    name = {"train": "train/model_epoch_000.pth", "export": "export/model.onnx"}[action]
+    parent = bench.job("mask2former", action, files={name: "x"})
+
+    applied = apply(bench, "mask2former", "evaluate", parent=parent)
+
+    filled = {name: value for name, value in applied.strong.items() if name.startswith("evaluate.")}
+    assert filled == {f"evaluate.{key}": str(Path(parent.results_dir) / name)}
 
 
 def test_such_a_parent_is_fine_when_the_spec_has_the_file(bench: Bench) -> None:

@@ -7,6 +7,12 @@ from skillbank.errors import BackendError
 from skillbank_models.deploy.comparison import Tolerance, differences, require_equal
 
 PLAIN = Tolerance(absolute=1e-3, share=0.01)
+KEYED = Tolerance(
+    absolute=1e-3,
+    share=0.0,
+    ranked=("pred_masks", "pred_scores", "pred_classes", "pred_queries"),
+    row_keys=("pred_queries", "pred_classes"),
+)
 
 
 def test_a_difference_is_measured_and_counted():
@@ -43,18 +49,16 @@ def _ranked(order):
 
 
 def test_rows_of_equal_score_may_be_sorted_otherwise():
-    keyed = Tolerance(absolute=1e-3, share=0.0, row_keys=("pred_queries", "pred_classes"))
-    found = differences(_ranked([0, 1, 2]), _ranked([0, 2, 1]), keyed)
+    found = differences(_ranked([0, 1, 2]), _ranked([0, 2, 1]), KEYED)
     assert {item.output: item.largest for item in found} == dict.fromkeys(_ranked([0, 1, 2]), 0.0)
     unkeyed = differences(_ranked([0, 1, 2]), _ranked([0, 2, 1]), Tolerance(absolute=1e-3, share=0.0))
     assert max(item.largest for item in unkeyed) > 0
 
 
 def test_a_row_that_only_one_side_has_is_a_difference():
-    keyed = Tolerance(absolute=1e-3, share=0.0, row_keys=("pred_queries", "pred_classes"))
     other = _ranked([0, 1, 2])
     other["pred_queries"] = np.array([[3, 1, 7]])
-    found = {item.output: item.largest for item in differences(_ranked([0, 1, 2]), other, keyed)}
+    found = {item.output: item.largest for item in differences(_ranked([0, 1, 2]), other, KEYED)}
     assert found["pred_queries"] == 5
 
 
@@ -65,7 +69,9 @@ def test_the_verdict_names_what_is_off_and_what_is_allowed():
         "max_abs_diff": {"a": 0.25, "b": 0.0},
         "samples": [{"share_beyond_tolerance": {"a": 0.5, "b": 0.0}}],
     }
-    with pytest.raises(BackendError, match=r"differ in a by up to 0\.25 \(50\.00% of its elements too far\)") as caught:
+    with pytest.raises(
+        BackendError, match=r"differ in a by up to 0\.25 \(50\.00% of its elements too far\)"
+    ) as caught:
         require_equal(report, "x.onnx")
     assert "1.00% of the elements may differ by more than 0.001" in str(caught.value)
     assert " b " not in str(caught.value)

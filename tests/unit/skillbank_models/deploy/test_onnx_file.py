@@ -114,7 +114,9 @@ def test_a_file_that_answers_otherwise_is_not_put_in_place(small, exported, tmp_
     monkeypatch.setattr(onnx_file, "_settle_versions", lambda *_: None)
     monkeypatch.setattr(onnx_file, "save_model", spoiled)
     path = tmp_path / "small.onnx"
-    with pytest.raises(BackendError, match=r"ONNX Runtime and torch differ in pred_masks by up to 0\.0") as caught:
+    with pytest.raises(
+        BackendError, match=r"ONNX Runtime and torch differ in pred_masks by up to 0\.0"
+    ) as caught:
         export_onnx(small, make_plan(path))
     assert "the file was not written" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -181,7 +183,9 @@ def test_what_set_17_cannot_say_is_refused_by_name():
 def test_an_invalid_graph_is_refused_and_leaves_nothing(tmp_path):
     data = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])
-    model = helper.make_model(helper.make_graph([helper.make_node("Nonsense", ["x"], ["y"])], "g", [data], [out]))
+    model = helper.make_model(
+        helper.make_graph([helper.make_node("Nonsense", ["x"], ["y"])], "g", [data], [out])
+    )
     with pytest.raises(BackendError, match="not valid ONNX"):
         save_model(model, tmp_path / "bad.onnx")
     assert list(tmp_path.iterdir()) == []
