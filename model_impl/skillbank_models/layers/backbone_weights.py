@@ -5,7 +5,7 @@
 | microsoft/Swin-Transformer | none, or `encoder.` (SimMIM) | head and final norm; position table in rows |
 | detectron2 (Mask2Former) | `backbone.` | nothing |
 | timm Swin | none | the step between stages belongs to the later stage |
-| Hugging Face Swin, on disk and in memory | none, `swin.`, `model.` or deeper | names; query, key and value apart |
+| Hugging Face Swin, on disk, in memory | none, `swin.`, `model.`, deeper | names; query, key, value apart |
 | mit-han-lab EfficientViT | none, or `backbone.` | names; large members count the stem as stage 0 |
 | timm EfficientViT | none | nothing |
 

@@ -48,7 +48,7 @@ def build_backbone(block: BackboneSpec, *, use_checkpoint: bool) -> nn.Module:
         use_checkpoint: recompute the blocks in the backward pass, even where the block does not say so.
 
     Returns:
-        A module with `channels` and `strides` by map name, whose forward takes images (B, 3, H, W) and returns
+        A module with `channels` and `strides` by map name, whose forward takes images (B, 3, H, W) and gives
         the maps res2 to res5.
 
     Raises:
@@ -130,7 +130,7 @@ def _missing_maps(key: str, indices: Sequence[int], names: Sequence[str]) -> lis
     """One error for each list that is not all four maps, in any order."""
     problems: list[SkillBankError] = []
     for name, given, needed in (("out_indices", indices, _STAGES), ("out_features", names, _NAMES)):
-        if sorted(given) != list(needed):  # type: ignore[type-var]
+        if sorted(given) != list(needed):
             missing = [item for item in needed if item not in given]
             wrong = f"lacks {missing}" if missing else "names a map that does not exist, or one twice"
             text = ",".join(str(item) for item in needed)

@@ -1,6 +1,7 @@
 """EfficientViT: image to four maps by convolutions, with linear attention on the two coarse ones.
 
-Letters: `B` batch, `H W` image, `h w` feature map, `C` channels, `G` heads of both scales together, `d` head width.
+Letters: `B` batch, `H W` image, `h w` feature map, `C` channels, `G` heads of both scales together, `d` head
+width.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ __all__ = ["ATTENTION_EPS", "VARIANTS", "EfficientVit", "EfficientVitName", "Var
 
 EfficientVitName = Literal["b0", "b1", "b2", "b3", "l0", "l1", "l2", "l3"]
 
-# As in timm, which runs the authors' weights with it. The authors' 1e-15 vanishes in half precision, and ONNX Runtime
-# drops the addition of anything that small, which leaves 0 / 0 where a query sees nothing.
+# As in timm, which runs the authors' weights with it. The authors' 1e-15 vanishes in half precision, and ONNX
+# Runtime drops the addition of anything that small, which leaves 0 / 0 where a query sees nothing.
 ATTENTION_EPS = 1e-5
 _SCALE = 5  # side of the depthwise convolution that makes the second scale of the attention
 
@@ -56,12 +57,20 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What all convolutions of a network share."""
+
+    norm_eps: float
+    act: Callable[[], nn.Module]
+
+
 class ConvUnit(nn.Module):
     """Convolution, then batch norm and activation where there are any."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, kernel: int, stride: int, groups: int, style: Style, bias: bool, norm: bool,
-        act: bool,
+        self, inputs: int, outputs: int, style: Style, *, kernel: int = 1, stride: int = 1, groups: int = 1,
+        bias: bool = False, norm: bool = True, act: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
@@ -72,14 +81,6 @@ class ConvUnit(nn.Module):
         """(B, C, h, w) -> (B, C', h / stride, w / stride)."""
         out: Tensor = self.act(self.norm(self.conv(x)))
         return out
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """What all convolutions of a network share."""
-
-    norm_eps: float
-    act: Callable[[], nn.Module]
 
 
 class Residual(nn.Module):
@@ -97,7 +98,7 @@ class Residual(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Multi-scale attention with ReLU instead of softmax, whose cost grows with the area instead of its square.
+    """Multi-scale attention with ReLU instead of softmax; its cost grows with the area, not with its square.
 
     Args:
         dim: channels.
@@ -105,24 +106,21 @@ class LinearAttention(nn.Module):
         style: batch norm and activation.
         eps: added to the denominator.
 
-    Source: Cai et al. 2023, section 3.1. Products and division are float32 under any autocast, as in the paper's code.
+    Source: Cai et al. 2023, section 3.1. Products and division are float32 under any autocast, as in the
+    authors' code.
     """
 
     def __init__(self, dim: int, *, head_dim: int, style: Style, eps: float) -> None:
         super().__init__()
         self.head_dim, self.eps = head_dim, eps
         inner = dim // head_dim * head_dim
-        self.qkv = ConvUnit(
-            dim, 3 * inner, kernel=1, stride=1, groups=1, style=style, bias=False, norm=False, act=False
-        )
+        self.qkv = ConvUnit(dim, 3 * inner, style, norm=False)
         per_channel = nn.Conv2d(
             3 * inner, 3 * inner, _SCALE, padding=_SCALE // 2, groups=3 * inner, bias=False
         )
         per_head = nn.Conv2d(3 * inner, 3 * inner, 1, groups=3 * (inner // head_dim), bias=False)
         self.aggreg = nn.ModuleList([nn.Sequential(per_channel, per_head)])
-        self.proj = ConvUnit(
-            2 * inner, dim, kernel=1, stride=1, groups=1, style=style, bias=False, norm=True, act=False
-        )
+        self.proj = ConvUnit(2 * inner, dim, style)
 
     def forward(self, x: Tensor) -> Tensor:
         """Let all places see each other, (B, C, h, w) -> (B, C, h, w)."""
@@ -131,7 +129,7 @@ class LinearAttention(nn.Module):
         qkv = torch.cat([qkv, *(scale(qkv) for scale in self.aggreg)], dim=1)  # (B, 6 C, h, w)
         with torch.autocast(x.device.type, enabled=False):
             heads = qkv.float().reshape(x.shape[0], -1, 3 * self.head_dim, height * width)  # (B, G, 3 d, h w)
-            query, key, value = heads.split(self.head_dim, dim=2)  # each (B, G, d, h w)
+            query, key, value = heads.chunk(3, dim=2)  # each (B, G, d, h w)
             query, key = F.relu(query), F.relu(key)
             value = F.pad(
                 value, (0, 0, 0, 1), value=1.0
@@ -149,7 +147,7 @@ class AttentionBlock(nn.Module):
         super().__init__()
         attention = LinearAttention(dim, head_dim=head_dim, style=style, eps=eps)
         self.context_module = Residual(attention, shortcut=True)
-        local = _bottleneck(dim, dim, stride=1, expand=expand, style=style, few_norms=True)
+        local = _bottleneck(dim, dim, style, stride=1, expand=expand, few_norms=True)
         self.local_module = Residual(local, shortcut=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,66 +157,42 @@ class AttentionBlock(nn.Module):
 
 
 def _bottleneck(
-    inputs: int, outputs: int, *, stride: int, expand: int, style: Style, few_norms: bool
+    inputs: int, outputs: int, style: Style, *, stride: int, expand: int, few_norms: bool
 ) -> nn.Sequential:
     """Widen, filter each channel, narrow; `few_norms` has biases instead of the first two norms."""
-    wide = inputs * expand
+    wide, bias, norm = inputs * expand, few_norms, not few_norms
     parts = {
-        "inverted_conv": ConvUnit(
-            inputs,
-            wide,
-            kernel=1,
-            stride=1,
-            groups=1,
-            style=style,
-            bias=few_norms,
-            norm=not few_norms,
-            act=True,
-        ),
+        "inverted_conv": ConvUnit(inputs, wide, style, bias=bias, norm=norm, act=True),
         "depth_conv": ConvUnit(
-            wide,
-            wide,
-            kernel=3,
-            stride=stride,
-            groups=wide,
-            style=style,
-            bias=few_norms,
-            norm=not few_norms,
-            act=True,
+            wide, wide, style, kernel=3, stride=stride, groups=wide, bias=bias, norm=norm, act=True
         ),
-        "point_conv": ConvUnit(
-            wide, outputs, kernel=1, stride=1, groups=1, style=style, bias=False, norm=True, act=False
-        ),
+        "point_conv": ConvUnit(wide, outputs, style),
     }
     return nn.Sequential(OrderedDict(parts))
 
 
-def _fused_bottleneck(inputs: int, outputs: int, *, stride: int, expand: int, style: Style) -> nn.Sequential:
+def _fused_bottleneck(inputs: int, outputs: int, style: Style, *, stride: int, expand: int) -> nn.Sequential:
     """Widen and filter in one convolution, then narrow."""
     wide = inputs * expand
     parts = {
-        "spatial_conv": ConvUnit(
-            inputs, wide, kernel=3, stride=stride, groups=1, style=style, bias=False, norm=True, act=True
-        ),
-        "point_conv": ConvUnit(
-            wide, outputs, kernel=1, stride=1, groups=1, style=style, bias=False, norm=True, act=False
-        ),
+        "spatial_conv": ConvUnit(inputs, wide, style, kernel=3, stride=stride, act=True),
+        "point_conv": ConvUnit(wide, outputs, style),
     }
     return nn.Sequential(OrderedDict(parts))
 
 
-def _stem_branch(dim: int, *, style: Style, large: bool) -> nn.Sequential:
+def _stem_branch(dim: int, style: Style, *, large: bool) -> nn.Sequential:
     """A separable convolution; in large members two full ones."""
     if large:
-        names, kernels, groups = ("conv1", "conv2"), (3, 3), (1, 1)
+        parts = {
+            "conv1": ConvUnit(dim, dim, style, kernel=3, act=True),
+            "conv2": ConvUnit(dim, dim, style, kernel=3),
+        }
     else:
-        names, kernels, groups = ("depth_conv", "point_conv"), (3, 1), (dim, 1)
-    parts = {
-        name: ConvUnit(
-            dim, dim, kernel=kernel, stride=1, groups=group, style=style, bias=False, norm=True, act=first
-        )
-        for name, kernel, group, first in zip(names, kernels, groups, (True, False), strict=True)
-    }
+        parts = {
+            "depth_conv": ConvUnit(dim, dim, style, kernel=3, groups=dim, act=True),
+            "point_conv": ConvUnit(dim, dim, style),
+        }
     return nn.Sequential(OrderedDict(parts))
 
 
@@ -241,7 +215,7 @@ def _stage(index: int, variant: Variant, style: Style, eps: float) -> Stage:
     inputs, dim, depth = variant.widths[index - 1], variant.widths[index], variant.depths[index]
     if index == 4 or (index == 3 and not variant.large):
         expand, first = (6, 24) if variant.large else (4, 4)
-        step = _bottleneck(inputs, dim, stride=2, expand=first, style=style, few_norms=True)
+        step = _bottleneck(inputs, dim, style, stride=2, expand=first, few_norms=True)
         attention = [
             AttentionBlock(dim, head_dim=variant.head_dim, expand=expand, style=style, eps=eps)
             for _ in range(depth)
@@ -255,12 +229,12 @@ def _stage(index: int, variant: Variant, style: Style, eps: float) -> Stage:
         if variant.large:
             expand = 16 if first_one else 4
             branch = (
-                _bottleneck(source, dim, stride=stride, expand=expand, style=style, few_norms=True)
+                _bottleneck(source, dim, style, stride=stride, expand=expand, few_norms=True)
                 if index == 3
-                else _fused_bottleneck(source, dim, stride=stride, expand=expand, style=style)
+                else _fused_bottleneck(source, dim, style, stride=stride, expand=expand)
             )
         else:
-            branch = _bottleneck(source, dim, stride=stride, expand=4, style=style, few_norms=False)
+            branch = _bottleneck(source, dim, style, stride=stride, expand=4, few_norms=False)
         blocks.append(Residual(branch, shortcut=not first_one))
     return Stage(blocks)
 
@@ -287,20 +261,10 @@ class EfficientVit(nn.Module):
         style = Style(variant.norm_eps, act)
         self.use_checkpoint = use_checkpoint
         stem: dict[str, nn.Module] = {
-            "in_conv": ConvUnit(
-                3,
-                variant.widths[0],
-                kernel=3,
-                stride=2,
-                groups=1,
-                style=style,
-                bias=False,
-                norm=True,
-                act=True,
-            )
+            "in_conv": ConvUnit(3, variant.widths[0], style, kernel=3, stride=2, act=True)
         }
         for index in range(variant.depths[0]):
-            branch = _stem_branch(variant.widths[0], style=style, large=variant.large)
+            branch = _stem_branch(variant.widths[0], style, large=variant.large)
             stem[f"res{index}"] = Residual(branch, shortcut=True)
         self.stem = nn.Sequential(OrderedDict(stem))
         self.stages = nn.ModuleList(_stage(index, variant, style, attention_eps) for index in range(1, 5))

@@ -47,6 +47,6 @@ def _faster_as_convolution(x: Tensor, weight: Tensor) -> bool:
     # quantised and sharded weights are tensor types of their own, which bring their own product
     if type(weight) not in (nn.Parameter, Tensor) or weight.dtype != torch.float32:
         return False
-    if torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
+    if torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    return torch.backends.mkldnn.enabled and x.numel() >= MIN_ROWS * x.shape[-1]
+    return bool(torch.backends.mkldnn.enabled) and x.numel() >= MIN_ROWS * x.shape[-1]

@@ -1,10 +1,11 @@
 """Cutting a map of tokens into (shifted) attention windows, as one look-up each way.
 
-Padding to whole windows, the cyclic shift and the cut are a fixed re-ordering of rows, so they are one gather instead
-of three copies, and what is computed per token never sees the padding. Windows that a shift makes straddle the border
-are put last, by kind, so that one small mask per kind does for every image size.
+Padding to whole windows, the cyclic shift and the cut are a fixed re-ordering of rows, so they are one gather
+instead of three copies, and what is computed per token never sees the padding. Windows that a shift makes
+straddle the border are put last, by kind, so that one small mask per kind does for every image size.
 
-Letters: `B` batch, `h w` map, `T` = h w tokens, `N` tokens of a window, `C` channels, `S` slots (all windows times N).
+Letters: `B` batch, `h w` map, `T` = h w tokens, `N` tokens of a window, `C` channels, `S` slots (all windows
+times N).
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class WindowLayout:
     Attributes:
         to_windows: (S,), row of each slot; the row behind the last token (B T) stands for padding.
         to_tokens: (B T,), slot of each row.
-        padding: (P,), slots that hold padding; None when there are none. In a captured graph never None, and of no
-            other use, since whether there is padding may depend on the image.
-        counts: windows of each kind, times B, in the order they are stored; the kinds are those of `shift_masks`.
-        kinds: (windows,), kind of each window; only in a captured graph and with a shift, where the windows stand
-            in row order and not sorted by kind.
+        padding: (P,), slots that hold padding; None when there are none. In a captured graph never None, and
+            of no other use, since whether there is padding may depend on the image.
+        counts: windows of each kind, times B, in the order they are stored; kinds are those of `shift_masks`.
+        kinds: (windows,), kind of each window; only in a captured graph and with a shift, where the windows
+            stand in row order and not sorted by kind.
     """
 
     to_windows: Tensor
@@ -66,7 +67,7 @@ class _Cut(torch.autograd.Function):
         return rows.index_select(0, layout.to_windows)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[misc, untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         layout: WindowLayout = ctx.layout
         rows = grad.index_select(0, layout.to_tokens)
@@ -85,7 +86,7 @@ class _Merge(torch.autograd.Function):
         return slots.index_select(0, layout.to_tokens)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[misc, untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         layout: WindowLayout = ctx.layout
         if layout.padding is not None:
@@ -123,7 +124,7 @@ class WindowLayouts:
 def _build(
     batch: int, height: int, width: int, *, window: int, shift: int, device: torch.device, captured: bool
 ) -> WindowLayout:
-    # One axis throughout: tables of rows and columns would tie a captured graph to sizes that happen to be one.
+    # One axis throughout: tables of rows and columns would tie a captured graph to sizes that were one.
     # Sums of what is never negative, since ONNX divides towards zero.
     rows, columns = (height + window - 1) // window, (width + window - 1) // window
     area, tokens, windows = window * window, height * width, rows * columns
@@ -153,7 +154,7 @@ def _build(
     )  # (B T,), window of each token and place in it
 
     kinds = None
-    counts = (windows * batch,)
+    counts: tuple[int, ...] = (windows * batch,)
     if shift:
         top, left = _divmod(torch.arange(windows, device=device), columns)
         kinds = 2 * (top == rows - 1) + (left == columns - 1).long()  # (windows,)
@@ -178,8 +179,8 @@ def _divmod(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
 def shift_masks(window: int, shift: int) -> Tensor:
     """Which pairs of tokens of a window must not see each other, by kind of window.
 
-    A shifted window on the last row (column) holds tokens from both ends of the map; those of different ends are
-    apart. Kinds: 0 inner, 1 last column, 2 last row, 3 both.
+    A shifted window on the last row (column) holds tokens from both ends of the map; those of different ends
+    are apart. Kinds: 0 inner, 1 last column, 2 last row, 3 both.
 
     Returns:
         (KINDS, N, N) bool.

@@ -103,9 +103,9 @@ def sample_masks(masks: Tensor, points: Tensor, rows: Tensor | None = None) -> T
         (right * bottom, next_row + next_column),
     ):
         if rows is None:
-            value = masks.view(count, height * width).index_select(1, place + step)  # (M, P)
+            value = masks.reshape(count, height * width).index_select(1, place + step)  # (M, P)
         else:
-            value = masks.view(-1).index_select(0, (place + step).view(-1)).view_as(weight)  # (N, P)
+            value = masks.reshape(-1).index_select(0, (place + step).view(-1)).view_as(weight)  # (N, P)
         term = weight * value
         out = term if out is None else out.add_(term)
     assert out is not None

@@ -57,7 +57,7 @@ def worst(mine: SwinTransformer, other: nn.Module, images: Tensor, **options: An
 def test_same_maps_with_padding_shifts_and_maps_below_the_window(kind: str) -> None:
     net, other = ours(), theirs(kind)
     net.load_state_dict(to_backbone(other.state_dict(), wanted=net.state_dict()), strict=True)
-    # whole windows; padding on both axes and odd maps; one window for a whole stage; long and thin; a single token
+    # whole windows; padding on both axes and odd maps; one window for a whole stage; long and thin; one token
     for height, width in [(224, 224), (97, 130), (32, 64), (20, 200), (3, 3)]:
         assert worst(net, other, torch.randn(2, 3, height, width)) < TOLERANCE, (height, width)
 
@@ -112,7 +112,7 @@ def test_files_of_a_classifier(tmp_path: Path) -> None:
     assert on_disk.keys() == in_memory.keys()
     assert all(torch.equal(on_disk[name], in_memory[name]) for name in on_disk)
     found = net.load_state_dict(on_disk, strict=False)
-    # the norms of the maps are the one part that a classifier lacks; they start as ones and zeros on both sides
+    # a classifier lacks nothing but the norms of the maps, which start as ones and zeros on both sides
     assert sorted(found.missing_keys) == sorted(
         f"norm{n}.{part}" for n in range(4) for part in ("weight", "bias")
     )

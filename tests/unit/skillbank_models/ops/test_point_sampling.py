@@ -61,6 +61,13 @@ def test_masks_too_many_for_short_indices_are_read_alike(monkeypatch):
     assert torch.equal(sample_masks(masks, points, rows), short)
 
 
+def test_masks_may_be_views():
+    masks = torch.rand(30, 20, 4, generator=torch.Generator().manual_seed(2)).permute(2, 1, 0) > 0.5
+    points, rows = places(5, 100), torch.tensor([3, 0, 0, 2, 3])
+    assert not masks.is_contiguous()
+    assert torch.equal(sample_masks(masks, points, rows), sample_masks(masks.contiguous(), points, rows))
+
+
 def test_no_masks_give_no_rows():
     assert sample_masks(torch.zeros(0, 8, 8, dtype=torch.bool), places(10)).shape == (0, 10)
 
