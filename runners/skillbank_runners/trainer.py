@@ -213,10 +213,8 @@ def _strategy(
         return SingleDeviceStrategy(device=host.device)
     if training and training.strategy == "fsdp":
         return Sharded(state_dict_type="full", auto_wrap_policy=shard_units or None)
-    # recomputed activations use their parameters a second time, which the search for unused ones does not
-    # stand
-    recomputes = bool(setting_of(spec, "train.activation_checkpoint", False))
-    return Replicated(find_unused_parameters=training is not None and not recomputes)
+    # small networks have parts that no loss reaches, such as the projection of a map that no layer looks at
+    return Replicated(find_unused_parameters=training is not None)
 
 
 def _progress_bar() -> list[Callback]:

@@ -1,7 +1,4 @@
-"""Which layers are quantised, and how: the rules of a spec, read once for both kinds of files.
-
-Letters: none; a rule is about a layer, given by its module path and class name.
-"""
+"""Which layers are quantised, and how: the rules of a spec, read once for both kinds of files."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ class LayerRules:
     Without rules every layer is quantised, its weights with one scale for each output. With rules the first
     one that matches holds, and a layer that none matches is left alone. A pattern is matched with the whole
     module path, with any part of it from the start of a name, and with the class name, such as ``Linear`` or
-    ``Conv2d``.
+    ``Conv2d``; in an ONNX file also with the name of the node.
 
     Args:
         layers: rules of the spec.
@@ -92,7 +89,7 @@ class LayerRules:
         tails = (".".join(parts[start:]) for start in range(len(parts)))
         heads = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
         found = (
-            pattern in class_names
+            any(fnmatchcase(name, pattern) for name in class_names)
             or any(fnmatchcase(tail, pattern) for tail in tails)
             or any(fnmatchcase(head, pattern) for head in heads)
         )

@@ -118,8 +118,8 @@ class SwinStage(nn.Module):
 
     def forward(
         self, x: Tensor, height: int, width: int, layouts: WindowLayouts, *, use_checkpoint: bool
-    ) -> Tensor:
-        """Refine the tokens of a map, (B, h w, C) -> (B, h w, C); the step down is the caller's."""
+    ) -> tuple[Tensor, Tensor]:
+        """The refined tokens of a map, (B, h w, C), and what the next stage takes."""
         recompute = use_checkpoint and torch.is_grad_enabled()
         known = {
             shift: layouts.get(x.shape[0], height, width, window=self.window, shift=shift, device=x.device)
@@ -128,7 +128,7 @@ class SwinStage(nn.Module):
         for block, shift in zip(self.blocks, self.shifts, strict=True):
             layout = known[shift]
             x = checkpoint(block, x, layout, use_reentrant=False) if recompute else block(x, layout)
-        return x
+        return x, x if self.downsample is None else self.downsample(x, height, width)
 
 
 class PatchEmbed(nn.Module):
@@ -165,8 +165,6 @@ class SwinTransformer(nn.Module):
     2103.14030); parameter names as in microsoft/Swin-Transformer and the detectron2 backbone of
     facebookresearch/Mask2Former (both MIT). The window does not shrink on maps smaller than it.
     """
-
-    norms: dict[str, nn.LayerNorm]
 
     def __init__(
         self,
@@ -240,15 +238,12 @@ class SwinTransformer(nn.Module):
         x = self.pos_drop(x)
         maps: dict[str, Tensor] = {}
         for index, stage in enumerate(self.layers):
-            assert isinstance(stage, SwinStage)
-            x = stage(x, height, width, self._layouts, use_checkpoint=self.use_checkpoint)
+            out, x = stage(x, height, width, self._layouts, use_checkpoint=self.use_checkpoint)
             if index in self.out_indices:
-                out = self.get_submodule(f"norm{index}")(x)  # (B, T, C)
-                out = out.reshape(x.shape[0], height, width, -1)  # (B, h, w, C)
+                out = self.get_submodule(f"norm{index}")(out)  # (B, T, C)
+                out = out.reshape(out.shape[0], height, width, -1)  # (B, h, w, C)
                 maps[f"res{index + 2}"] = out.permute(0, 3, 1, 2)  # (B, C, h, w)
-            if stage.downsample is not None:
-                x = stage.downsample(x, height, width)
-                height, width = (height + 1) // 2, (width + 1) // 2
+            height, width = (height + 1) // 2, (width + 1) // 2
         return maps
 
 

@@ -75,9 +75,10 @@ def test_several_processes_share_by_ddp_or_fsdp() -> None:
     recomputing = spec_of("mask2former", activation_checkpoint=True)
     found = _strategy(recomputing, host(2), training, None)
     assert isinstance(found, Replicated)
-    assert found._ddp_kwargs["find_unused_parameters"] is False
-    found = _strategy(spec_of("mask2former", activation_checkpoint=False), host(2), training, None)
     assert found._ddp_kwargs["find_unused_parameters"] is True
+    found = _strategy(recomputing, host(2), None, None)
+    assert isinstance(found, Replicated)
+    assert found._ddp_kwargs["find_unused_parameters"] is False
     # the documents' ddp_sharded
     sharded = TrainSettings.read(spec_of("mask2former", distributed_strategy="fsdp"))
     assert isinstance(_strategy(recomputing, host(2), sharded, None), Sharded)
