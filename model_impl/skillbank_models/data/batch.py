@@ -68,7 +68,7 @@ class SegmentationBatch(NamedTuple):
     """Images of one step.
 
     Attributes:
-        images: (B, 3, H, W) float32, normalised RGB; H and W are multiples of 32, padding at right and bottom.
+        images: (B, 3, H, W) float32, normalised RGB; H and W multiples of 32, padded at right and bottom.
         targets: one for each image; empty list where nothing is annotated (inference).
         sizes: (height, width) of the content inside the padded image.
         original_sizes: (H0, W0) after EXIF orientation.

@@ -6,9 +6,10 @@ weight. A weight that is a constant can be quantised; one that is cut at run tim
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -36,7 +37,8 @@ def fold_weights(model: ModelProto) -> None:
         if node.op_type not in _MOVES or node.domain or any(name not in known for name in inputs):
             kept.append(node)
             continue
-        found = ReferenceEvaluator(node).run(None, {name: known[name] for name in inputs})
+        computed: Any = ReferenceEvaluator(node).run(None, {name: known[name] for name in inputs})
+        found: list[NDArray[Any]] = list(computed)
         if sum(array.nbytes for array in found) > known[node.input[0]].nbytes or results & set(node.output):
             kept.append(node)
             continue

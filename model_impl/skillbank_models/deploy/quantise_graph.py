@@ -155,15 +155,12 @@ def weights_to_int8(model: ModelProto, chosen: Mapping[str, Choice]) -> None:
             numpy_helper.from_array(values, f"{name}_int8"),
             numpy_helper.from_array(scale, f"{name}_scale"),
         ]
-        new.append(
-            helper.make_node(
-                "DequantizeLinear",
-                [f"{name}_int8", f"{name}_scale"],
-                [name],
-                name=f"{node.name}_weight",
-                **({"axis": axis} if axis is not None else {}),
-            )
+        back = helper.make_node(
+            "DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], name=f"{node.name}_weight"
         )
+        if axis is not None:
+            back.attribute.append(helper.make_attribute("axis", axis))
+        new.append(back)
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in wanted]
     nodes = [*new, *model.graph.node]
     del model.graph.initializer[:]

@@ -17,8 +17,8 @@ __all__ = ["MaskPredictions"]
 class MaskPredictions(NamedTuple):
     """Class logits and masks of some or all layers, the last layer last.
 
-    A mask is never stored for a layer that nobody looks at: sampling or resizing `mask_features` first gives the
-    same logits, since both are linear.
+    A mask is never stored for a layer that nobody looks at: sampling or resizing `mask_features` first gives
+    the same logits, since both are linear.
 
     Attributes:
         class_logits: (L, B, Q, K + 1), no-object last.

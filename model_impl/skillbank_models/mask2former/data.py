@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from skillbank.errors import AnnotationError, MissingValueError, SkillBankError, collect
+from skillbank.errors import AnnotationError, MissingFilesError, MissingValueError, SkillBankError, collect
 from skillbank_models.data.augment import EvalSize, TrainAugment, padded_side
 from skillbank_models.data.batch import MaskTarget, SegmentationBatch
 from skillbank_models.data.categories import Categories
@@ -107,6 +107,7 @@ class Mask2FormerData(pl.LightningDataModule):
             return
         dataset, task = self.spec.dataset, self.spec.model.mode
         files = _files(dataset, split)
+        _check_there(files, split)
         used = self.categories.used
         if task == "instance" and not any(self.categories.is_thing(index) for index in used):
             raise AnnotationError(
@@ -220,6 +221,23 @@ def _files(dataset: Any, name: str) -> SplitFiles:
     # JSON lines name their masks relative to the root, and the images too unless img_dir is given
     masks = _under(root, split.panoptic_dir) if kind == "coco_panoptic" else Path(root)
     return SplitFiles(kind, _under(root, annotations), _under(root, split.img_dir), masks)
+
+
+def _check_there(files: SplitFiles, split: str) -> None:
+    """Refuse a missing annotation file under the name of its setting.
+
+    Raises:
+        MissingFilesError: there is no such file.
+    """
+    if files.annotations.is_file():
+        return
+    key = f"dataset.{split}.{_OWN_KEY[files.kind]}"
+    raise MissingFilesError(
+        f"{key}: there is no annotation file {files.annotations}",
+        hint=f"ls {files.annotations.parent}",
+        key=key,
+        value=str(files.annotations),
+    )
 
 
 def _under(root: str, path: str) -> Path:

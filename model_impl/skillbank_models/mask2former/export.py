@@ -120,7 +120,7 @@ def _read_input(path: Path) -> tuple[int | None, tuple[int, int] | None]:
     dims = model.graph.input[0].type.tensor_type.shape.dim
     stored = {entry.key: entry.value for entry in model.metadata_props}.get("input_size")
     batch = None if dims[0].dim_param else int(dims[0].dim_value)
-    return batch, (tuple(json.loads(stored)) if stored else None)  # type: ignore[return-value]  # two numbers
+    return batch, (tuple(json.loads(stored)) if stored else None)
 
 
 def _check(settings: Any) -> None:

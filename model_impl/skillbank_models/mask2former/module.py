@@ -1,4 +1,4 @@
-"""Training, evaluation and inference of Mask2Former: the spec on one side, the parts of the network on the other."""
+"""Training, evaluation and inference of Mask2Former: wires the parts of the network as the spec says."""
 
 from __future__ import annotations
 

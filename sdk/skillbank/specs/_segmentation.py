@@ -209,7 +209,7 @@ class SegmentationExport(Export):
     )
     dynamic_size: bool = setting(
         False,
-        "Leave height and width open, multiples of 32; input_height and input_width are then only traced with.",
+        "Leave height and width open, multiples of 32; the given sizes are then only traced with.",
     )
 
 

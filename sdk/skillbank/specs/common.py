@@ -232,7 +232,7 @@ class Evaluate(Devices):
     """Keys of `evaluate`; a network that adds keys subclasses it."""
 
     checkpoint: str | None = setting(None, "Weights to evaluate; not needed with an engine.", popular=True)
-    trt_engine: str | None = setting(None, "TensorRT engine or ONNX file to evaluate instead of a checkpoint.")
+    trt_engine: str | None = setting(None, "TensorRT engine or ONNX file to measure instead of a checkpoint.")
     results_dir: str | None = setting(
         None, "Output folder of evaluation; empty means <results_dir>/evaluate."
     )

@@ -42,8 +42,8 @@ def test_any_batch_and_size_after_export(kind: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about its own parts
         program = torch.onnx.export(
-            net, (torch.randn(2, 3, 64, 96),), dynamo=True, verbose=False, input_names=["images"], opset_version=18,
-            dynamic_shapes={"images": {0: free, 2: free, 3: free}},
+            net, (torch.randn(2, 3, 64, 96),), dynamo=True, verbose=False, input_names=["images"],
+            dynamic_shapes={"images": {0: free, 2: free, 3: free}}, opset_version=18,
         )  # fmt: skip
     assert program is not None
     program.save(tmp_path / "net.onnx")

@@ -1,7 +1,7 @@
 """The actions export and quantize on a tiny network: files that answer as the network does.
 
-Exporting takes some ten seconds of a slow core each time, whatever the size of the network, so two exports serve all
-tests here; the other modes are exported, without the network, in the unit tests of the outputs.
+Exporting takes some ten seconds of a slow core each time, whatever the size of the network, so two exports
+serve all tests here; the other modes are exported, without the network, in the unit tests of the outputs.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def test_a_spec_for_another_mode_is_refused(exported, spec_of):
 
 
 def test_a_quantised_graph_is_smaller_and_close(quantised):
-    spec, path, context = quantised
+    _, path, context = quantised
     report = json.loads(path.with_name(f"{path.name}.report.json").read_text())
     assert report["library"] == "onnxruntime"
     assert "static_ptq is done by ONNX Runtime" in report["note"]
@@ -254,7 +254,7 @@ def test_a_quantised_checkpoint_loads_and_is_close(spec_of, checkpoint, network_
     data.setup("validate")
     found = agreement(data.val_dataloader(), network_of(spec), network_of(spec, path))
     assert found["mean_pixel_agreement"] > 0.9
-    assert found["mean_pixel_agreement"] < 1 or report["layers"]
+    assert len(report["layers"]) > 40
 
 
 def test_bad_requests_are_refused_before_weights_are_read(spec_of, tmp_path):

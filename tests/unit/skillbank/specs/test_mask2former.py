@@ -28,6 +28,7 @@ DEVIATIONS = {
         for action in ("train", "evaluate", "inference")
     },
     "train.clip_grad_norm bounds": "the document allows 0, which turns clipping off",
+    "export.dynamic_size extra": "an open image size, which the vendor does not export",
     "dataset.type extra": "only in the document's sample",
     "dataset.workers extra": "only in the document",
     "train.verbose extra": "only in the document",

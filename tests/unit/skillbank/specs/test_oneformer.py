@@ -32,6 +32,7 @@ DEVIATIONS = {
         for action in ("train", "evaluate", "inference")
     },
     "train.clip_grad_norm bounds": "the document allows 0, which turns clipping off",
+    "export.dynamic_size extra": "an open image size, which the vendor does not export",
     "dataset.task_prob_train default": "the schema misreads cumulative thresholds; empty = equal parts",
     "dataset.task_prob_val default": "validation does not draw; empty runs every task",
     "inference.mode default": "empty takes model.mode (document), whose default is semantic",
