@@ -152,8 +152,8 @@ class Implementation:
         start_weights: loads what a fresh training run starts from (pretrained model, backbone); not called
             when a run is resumed.
         load_weights: loads a checkpoint for any other action; None means an exact match of all tensors.
-        load_engine: makes the module run a deployed file (.onnx, .engine or .plan) instead of its weights; None
-            means that the network cannot.
+        load_engine: makes the module run a deployed file (.onnx, .engine or .plan) instead of its weights;
+            None means that the network cannot.
         weights: weight files of other programs; None when the network reads its own alone.
         sample_names: batch -> names of its samples, for messages about a batch that went wrong.
         memory_keys: dotted spec keys to lower, or to set to the value behind ``=``, when memory runs out;

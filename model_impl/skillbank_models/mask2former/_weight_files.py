@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +122,10 @@ def _write_file(target: Path, to: str, tensors: Mapping[str, Tensor], found: For
 
 
 def _as_lightning(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    import pytorch_lightning
-
     return {
         "state_dict": dict(tensors),
         "tao_model": _NAME,
-        "pytorch-lightning_version": pytorch_lightning.__version__,
+        "pytorch-lightning_version": version("pytorch-lightning"),
         "epoch": 0,
         "global_step": 0,
     }

@@ -12,9 +12,9 @@ from skillbank_models.data.categories import Categories
 from skillbank_models.mask2former.data import Mask2FormerData, calibration_loader
 from skillbank_models.mask2former.deployed import thing_flags
 from skillbank_models.mask2former.model import Mask2Former
+from skillbank_models.mask2former.segmenting import segment_batch
 from skillbank_models.metrics.segmentation import SegmentationMeasures
 from skillbank_models.ops.image_result import ImageResult
-from skillbank_models.ops.postprocess import segment_image
 
 __all__ = ["Segmenter", "TorchSegmenter", "agreement", "is_annotated", "measure", "sample_batches"]
 
@@ -45,23 +45,7 @@ class TorchSegmenter:
     def __call__(self, batch: SegmentationBatch) -> list[ImageResult]:
         """The result of each image of a batch, at its stored size and on the CPU."""
         predictions = self.network(batch.images.to(self.device), all_layers=False)
-        masks = predictions.mask_logits()  # (B, Q, h, w)
-        height, width = batch.images.shape[-2:]
-        return [
-            segment_image(
-                predictions.class_logits[-1, place],
-                masks[place],
-                mode=self.settings.mode,
-                padded=(height, width),
-                content=content,
-                original=original,
-                is_thing=self.is_thing,
-                object_mask_threshold=self.settings.object_mask_threshold,
-                overlap_threshold=self.settings.overlap_threshold,
-                topk=self.settings.test_topk_per_image,
-            )
-            for place, (content, original) in enumerate(zip(batch.sizes, batch.original_sizes, strict=True))
-        ]
+        return segment_batch(predictions, batch, settings=self.settings, is_thing=self.is_thing)
 
 
 def is_annotated(spec: Any) -> bool:

@@ -24,9 +24,9 @@ from skillbank_models.layers.swin import SwinBlock
 from skillbank_models.mask2former.data import categories_of
 from skillbank_models.mask2former.deployed import DeployedSegmenter, open_segmenter, thing_flags
 from skillbank_models.mask2former.model import build_model
+from skillbank_models.mask2former.segmenting import segment_batch
 from skillbank_models.metrics.segmentation import SegmentationMeasures
 from skillbank_models.ops.image_result import ImageResult
-from skillbank_models.ops.postprocess import segment_image
 
 __all__ = ["Mask2FormerModule", "load_engine"]
 
@@ -139,25 +139,7 @@ class Mask2FormerModule(pl.LightningModule):
         return self._segment(batch, self.model(batch.images, all_layers=False))
 
     def _segment(self, batch: SegmentationBatch, predictions: MaskPredictions) -> list[ImageResult]:
-        settings = self.spec.model
-        classes = predictions.class_logits[-1].detach().float()  # (B, Q, K + 1)
-        masks = predictions.mask_logits().detach().float()  # (B, Q, h, w)
-        padded = batch.images.shape[-2], batch.images.shape[-1]
-        return [
-            segment_image(
-                classes[index],
-                masks[index],
-                mode=settings.mode,
-                padded=padded,
-                content=batch.sizes[index],
-                original=batch.original_sizes[index],
-                is_thing=self._is_thing.to(classes.device),
-                object_mask_threshold=settings.object_mask_threshold,
-                overlap_threshold=settings.overlap_threshold,
-                topk=settings.test_topk_per_image,
-            )
-            for index in range(len(classes))
-        ]
+        return segment_batch(predictions, batch, settings=self.spec.model, is_thing=self._is_thing)
 
     # --- measures
 
