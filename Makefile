@@ -26,7 +26,7 @@ $(BIN)/python:
 
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing the runtime into $(VENV) (torch is the large part) ..." >&2
-	$(PIP) -e '.[runtime,automl]'
+	$(PIP) -e '.[runtime,automl,export]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

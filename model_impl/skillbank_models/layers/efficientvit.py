@@ -275,6 +275,9 @@ class EfficientVit(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Encode images (B, 3, H, W), normalised, into maps res2 to res5 of (B, C, h, w)."""
         recompute = self.use_checkpoint and torch.is_grad_enabled()
+        if images.device.type == "cpu" and not torch.compiler.is_compiling():
+            # measured: separable convolutions take half the time
+            images = images.contiguous(memory_format=torch.channels_last)
         x = self.stem(images)  # (B, C, H / 2, W / 2)
         maps: dict[str, Tensor] = {}
         for index, stage in enumerate(self.stages):

@@ -136,9 +136,8 @@ class WindowAttention(nn.Module):
 def _explicit_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float) -> Tensor:
     """Attention of (windows, heads, N, C / heads); torch's own for this case makes several passes more."""
     shape = query.shape
-    query, key, value = (
-        part.reshape(-1, *shape[2:]) for part in (query, key, value)
-    )  # (windows heads, N, d)
+    # contiguous: what is saved of a single window must not hold on to the projections of all
+    query, key, value = (part.reshape(-1, *shape[2:]).contiguous() for part in (query, key, value))
     logits = torch.bmm(query, key.transpose(1, 2)).view(*shape[:3], shape[2])  # (windows, heads, N, N)
     logits += bias  # in place: nothing keeps the product
     weights = F.dropout(logits.softmax(-1), dropout)

@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
-# From nothing to finished jobs, with what this version has. Run it through `make quickstart`.
-#
-# The four networks are asked for specs and plans. Jobs run on the small network that the tests use, until the
-# implementations of the four are part of the bank; `skillbank networks` tells which are.
+# From nothing to pictures: made-up images, a small Mask2Former trained on them, measured, run, exported. Run it
+# through `make quickstart`. What needs other networks is shown as a plan; `skillbank networks` tells which run.
 set -euo pipefail
-root=$(cd "$(dirname "$0")/../../.." && pwd)
-out="$root/quickstart"
+here=$(cd "$(dirname "$0")" && pwd)
+out="$(cd "$here/../../.." && pwd)/quickstart"
 step() { printf '\n== %s\n' "$*" >&2; }
 
 rm -rf "$out"
@@ -18,40 +16,41 @@ skillbank doctor -o table
 
 step "2/6 networks, and a plan for one of them"
 skillbank networks -o table
-skillbank spec template mask2former train > mask2former.yaml
-skillbank spec validate mask2former train mask2former.yaml -o table
-tao mask2former create-job --kind experiment --name first --action train --workspace-id quickstart \
-  --specs @mask2former.yaml --train-dataset-uri s3://bucket/coco --eval-dataset-uri s3://bucket/coco \
-  --dataset-format coco_panoptic --dry-run --explain > plan.json
+skillbank spec template nvpanoptix3d train > nvpanoptix3d.yaml
+skillbank spec validate nvpanoptix3d train nvpanoptix3d.yaml -o table
+tao nvpanoptix3d create-job --kind experiment --name first --action train --workspace-id quickstart \
+  --specs @nvpanoptix3d.yaml --train-dataset-uri s3://bucket/rooms --eval-dataset-uri s3://bucket/rooms \
+  --dry-run --explain > plan.json
 echo "the plan, with the origin of every value: $out/plan.json"
 
-step "3/6 data for the small network"
-export SKILLBANK_NETWORKS=toy_network PYTHONPATH="$root/tests/fixtures"
-for split in train val; do
-  mkdir -p "data/$split"
-  awk -v seed="${#split}" 'BEGIN { srand(seed); for (i = 0; i < 200; i++) {
-    x = 2 * rand() - 1; y = 2 * rand() - 1; print i, x, y, (y > x * x - 0.3) ? 1 : 0 } }' > "data/$split/points.txt"
-done
+step "3/6 made-up images with exact annotations"
+skillbank data make mask2former --format coco_panoptic --images 240 --size 128x160 --seed 1 --to data/train
+skillbank data make mask2former --format coco_panoptic --images 24 --size 128x160 --seed 2 --to data/val
 
-step "4/6 three jobs, each with the one before as parent; they wait for each other"
+step "4/6 four jobs, the later ones with the training as parent; they wait for it (about three minutes on two cores)"
 create() {
-  tao toy create-job --kind experiment --workspace-id quickstart --name "$1" --action "$1" "${@:2}" -o id
+  tao mask2former create-job --kind experiment --workspace-id quickstart --name "$1" --action "$1" \
+    --specs "@$here/quickstart.yaml" --train-dataset-uri data/train --eval-dataset-uri data/val "${@:2}" -o id
 }
-train=$(create train --specs '{"train": {"num_epochs": 5}}' --train-dataset-uri data/train --eval-dataset-uri data/val)
-evaluate=$(create evaluate --specs '{}' --parent-job-id "$train" --eval-dataset-uri data/val)
-inference=$(create inference --specs '{}' --parent-job-id "$train" --inference-dataset-uri data/val)
+train=$(create train)
+evaluate=$(create evaluate --parent-job-id "$train")
+inference=$(create inference --parent-job-id "$train")
+jobs=("$evaluate" "$inference")
+if python3 -c 'import onnx, onnxruntime, onnxscript' 2> /dev/null; then
+  jobs+=("$(create export --parent-job-id "$train")")
+fi
 skillbank jobs watch "$train" > /dev/null
 
-step "5/6 waiting for evaluate and inference"
-skillbank jobs watch "$evaluate" > /dev/null
-skillbank jobs watch "$inference" > /dev/null
+step "5/6 waiting for the others"
+for job in "${jobs[@]}"; do skillbank jobs watch "$job" > /dev/null; done
 
 step "6/6 what they left"
 skillbank jobs list -o table
 echo
 skillbank jobs artifacts "$train" -o table
 echo
-cat "$SKILLBANK_HOME/jobs/$evaluate/results/evaluate/metrics.json"
+cat "$SKILLBANK_HOME/jobs/$evaluate/results/evaluate/metrics.txt"
 echo
+echo "pictures: $SKILLBANK_HOME/jobs/$inference/results/inference/overlays"
 echo "jobs and results: $SKILLBANK_HOME/jobs"
 echo "next: skills/tao-train-*/SKILL.md, or  skillbank --help"
