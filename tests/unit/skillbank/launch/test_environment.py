@@ -56,3 +56,8 @@ def test_the_bundle_beats_the_settings_file_and_that_the_caller() -> None:
         {"A": "file", "B": "file"},
     )
     assert (env["A"], env["B"], env["MASTER_PORT"]) == ("bundle", "file", "7")
+
+
+def test_waiting_threads_leave_the_cores_to_others() -> None:
+    assert worker_environment(bundle(), {})["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert worker_environment(bundle(), {"OMP_WAIT_POLICY": "ACTIVE"})["OMP_WAIT_POLICY"] == "ACTIVE"
