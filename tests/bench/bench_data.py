@@ -61,7 +61,14 @@ def main() -> None:
             mask_folder=root / "images_panoptic",
             categories=classes,
         )
-        change = TrainAugment(target_size=None, min_sizes=[640], max_size=2560, crop_size=(CROP, CROP))
+        change = TrainAugment(
+            target_size=None,
+            min_sizes=[640],
+            max_size=2560,
+            crop_size=(CROP, CROP),
+            flip_prob=0.5,
+            jitter=True,
+        )
         found = SegmentationSet(
             records=reader.records(), reader=reader, image_folder=root / "images", transform=change,
             task="panoptic", categories=classes, with_truth=False,

@@ -47,6 +47,8 @@ class TrainAugment:
             of it to twice it, 64 pixels apart.
         max_size: most the long side may have then.
         crop_size: (height, width) of the crop; smaller images stay whole.
+        flip_prob: probability of mirroring left and right.
+        jitter: draw colours anew.
     """
 
     def __init__(
@@ -56,7 +58,11 @@ class TrainAugment:
         min_sizes: Sequence[int],
         max_size: int,
         crop_size: tuple[int, int],
+        flip_prob: float,
+        jitter: bool,
     ) -> None:
+        self.flip_prob = flip_prob
+        self.jitter = jitter
         self.target_size = target_size
         self.max_size = max_size
         self.crop_size = crop_size
@@ -70,9 +76,10 @@ class TrainAugment:
         if self.target_size is not None:
             whole = _whole(self.target_size)
             image, regions = resize_image(image, whole), regions.resized(whole)  # (h, w, 3)
-        if np.random.rand() < 0.5:
+        if np.random.rand() < self.flip_prob:
             image, regions = np.ascontiguousarray(image[:, ::-1]), regions.flipped()
-        image = color_jitter(image)
+        if self.jitter:
+            image = color_jitter(image)
         shortest = int(np.random.choice(self.min_sizes))
         full = short_edge_size((image.shape[0], image.shape[1]), shortest, self.max_size)
         window = self._crop(full, regions)

@@ -259,6 +259,8 @@ def _augmentation(dataset: Any) -> TrainAugment:
         min_sizes=sizes.train_min_size,
         max_size=sizes.train_max_size,
         crop_size=(sizes.train_crop_size[0], sizes.train_crop_size[1]),
+        flip_prob=sizes.random_flip_prob,
+        jitter=sizes.color_aug_ssd,
     )
 
 

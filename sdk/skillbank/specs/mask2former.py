@@ -103,6 +103,15 @@ class Split(StrictModel):
     )
 
 
+class TrainAugmentation(Augmentation):
+    """Image sizes while training and testing, and what else changes training images."""
+
+    random_flip_prob: float = setting(
+        0.5, "Probability of mirroring a training image; 0 where left and right mean something.", ge=0, le=1
+    )
+    color_aug_ssd: bool = setting(True, "Random brightness, contrast, saturation and hue of training images.")
+
+
 class Dataset(AnnotationStorage):
     """Data sources and pre-processing."""
 
@@ -126,7 +135,9 @@ class Dataset(AnnotationStorage):
         min_length=3,
         max_length=3,
     )
-    augmentation: Augmentation = section(Augmentation, "Image sizes while training and testing.")
+    augmentation: TrainAugmentation = section(
+        TrainAugmentation, "Image sizes while training and testing, and what else changes training images."
+    )
     contiguous_id: bool = setting(
         False, "Number the classes by their order in label_map; otherwise a class is its category id minus 1."
     )

@@ -28,6 +28,8 @@ DEVIATIONS = {
         for action in ("train", "evaluate", "inference")
     },
     "train.clip_grad_norm bounds": "the document allows 0, which turns clipping off",
+    "dataset.augmentation.random_flip_prob extra": "flips cannot be turned off there",
+    "dataset.augmentation.color_aug_ssd extra": "nor the colours",
     "export.dynamic_size extra": "an open image size, which the vendor does not export",
     "dataset.type extra": "only in the document's sample",
     "dataset.workers extra": "only in the document",

@@ -1,5 +1,6 @@
 """Augmentation: image and regions stay together, and every step has the closed form it should have."""
 
+from functools import partial
 from typing import Any
 
 import cv2
@@ -13,6 +14,9 @@ from skillbank_models.data.regions import MapRegions, MaskRegions, Window
 
 Regions = MapRegions | MaskRegions
 RNG = np.random.default_rng(0)
+
+
+usual = partial(TrainAugment, flip_prob=0.5, jitter=True)
 
 
 def map_of(classes: np.ndarray) -> MapRegions:
@@ -51,7 +55,7 @@ def scene(height: int = 40, width: int = 60) -> tuple[np.ndarray, np.ndarray]:
 def test_image_and_regions_stay_together(build: Any) -> None:
     """The class channel of the image says at every pixel what the regions say, but for blurred edges."""
     image, classes = scene()
-    change = TrainAugment(target_size=None, min_sizes=[30, 44, 80, 113], max_size=400, crop_size=(48, 64))
+    change = usual(target_size=None, min_sizes=[30, 44, 80, 113], max_size=400, crop_size=(48, 64))
     sizes = set()
     for seed in range(30):
         np.random.seed(seed)
@@ -72,7 +76,7 @@ def test_image_and_regions_stay_together(build: Any) -> None:
 
 def test_both_kinds_of_regions_agree() -> None:
     image, classes = scene()
-    change = TrainAugment(target_size=(50, 70), min_sizes=[30, 60], max_size=90, crop_size=(32, 32))
+    change = usual(target_size=(50, 70), min_sizes=[30, 60], max_size=90, crop_size=(32, 32))
     for seed in range(12):
         np.random.seed(seed)
         first = change(image, map_of(classes))
@@ -85,7 +89,7 @@ def test_both_kinds_of_regions_agree() -> None:
 @pytest.mark.usefixtures("drawn")
 def test_half_of_the_images_are_mirrored() -> None:
     image, classes = scene()
-    change = TrainAugment(target_size=None, min_sizes=[40, 40], max_size=400, crop_size=(40, 60))
+    change = usual(target_size=None, min_sizes=[40, 40], max_size=400, crop_size=(40, 60))
     mirrored = 0
     for seed in range(60):
         np.random.seed(seed)
@@ -141,7 +145,7 @@ def test_short_edges(size: tuple[int, int], shortest: int, longest: int, expecte
 
 def test_one_size_stands_for_many() -> None:
     def sizes(given: list[int]) -> list[int]:
-        return TrainAugment(target_size=None, min_sizes=given, max_size=2560, crop_size=(64, 64)).min_sizes
+        return usual(target_size=None, min_sizes=given, max_size=2560, crop_size=(64, 64)).min_sizes
 
     assert sizes([640]) == list(range(320, 1344, 64))
     assert sizes([640, 700]) == [640, 700]
@@ -152,7 +156,7 @@ def test_a_crop_avoids_one_class_over_most_of_it() -> None:
     classes = np.ones((64, 256), int)
     classes[:, 128:] = 2
     image = np.zeros((64, 256, 3), np.uint8)
-    change = TrainAugment(target_size=None, min_sizes=[64, 64], max_size=400, crop_size=(64, 64))
+    change = usual(target_size=None, min_sizes=[64, 64], max_size=400, crop_size=(64, 64))
     mixed = 0
     for seed in range(40):
         np.random.seed(seed)
@@ -225,7 +229,7 @@ def test_every_colour_change_happens_half_of_the_time() -> None:
 
 def test_the_same_seed_gives_the_same_sample() -> None:
     image, classes = scene()
-    change = TrainAugment(target_size=None, min_sizes=[64], max_size=400, crop_size=(32, 32))
+    change = usual(target_size=None, min_sizes=[64], max_size=400, crop_size=(32, 32))
     results = []
     for seed in (5, 5, 6):
         np.random.seed(seed)
@@ -233,3 +237,14 @@ def test_the_same_seed_gives_the_same_sample() -> None:
     assert np.array_equal(results[0][0], results[1][0])
     assert np.array_equal(results[0][1].numbers, results[1][1].numbers)
     assert results[0][0].shape != results[2][0].shape or not np.array_equal(results[0][0], results[2][0])
+
+
+def test_flips_and_colours_can_be_turned_off() -> None:
+    image, classes = scene()
+    size = image.shape[:2]
+    whole = partial(
+        TrainAugment, target_size=size, min_sizes=[min(size)] * 2, max_size=400, crop_size=size, jitter=False
+    )
+    for _ in range(8):
+        assert np.array_equal(whole(flip_prob=0.0)(image, map_of(classes))[0], image)
+    assert np.array_equal(whole(flip_prob=1.0)(image, map_of(classes))[0], image[:, ::-1])

@@ -179,7 +179,10 @@ def test_without_a_validation_split(root: Path, caplog: pytest.LogCaptureFixture
 
 def test_nothing_is_read_before_setup(tmp_path: Path) -> None:
     data = Mask2FormerData(mask2former_spec(dataset(tmp_path / "gone")))
-    with pytest.raises(MissingFilesError, match=r"dataset\.train\.panoptic_json: there is no annotation file .*annotations_panoptic\.json"):
+    with pytest.raises(
+        MissingFilesError,
+        match=r"dataset\.train\.panoptic_json: there is no annotation file .*panoptic\.json",
+    ):
         data.setup("fit")
 
 
