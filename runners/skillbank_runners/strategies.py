@@ -9,11 +9,13 @@ from typing import Any
 import torch
 import torch.distributed
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from pytorch_lightning.plugins.precision import FSDPPrecision
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 from torch.distributed.fsdp import (
     FullOptimStateDictConfig,
     FullStateDictConfig,
     FullyShardedDataParallel,
+    MixedPrecision,
     OptimStateKeyType,
     StateDictType,
 )
@@ -22,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from skillbank_runners.checkpoints import read_checkpoint
 from skillbank_runners.ranks import Rank
 
-__all__ = ["Replicated", "Sharded", "StartedRanks"]
+__all__ = ["Replicated", "Sharded", "ShardedPrecision", "StartedRanks"]
 
 
 class StartedRanks(ClusterEnvironment):
@@ -89,6 +91,32 @@ class Replicated(DDPStrategy):
         super().on_validation_start()
         if isinstance(self.model, DistributedDataParallel):
             _share_buffers(self.model)
+
+
+class ShardedPrecision(FSDPPrecision):
+    """Mixed precision by autocast alone, as with ddp: parameters and buffers stay in 32 bits.
+
+    Lightning's own would round them as well, which reaches the parts that leave autocast on purpose, such as
+    losses, and is for CUDA only.
+
+    Args:
+        precision: ``bf16-mixed`` or ``16-mixed``.
+        device_type: where it runs.
+    """
+
+    def __init__(self, precision: Any, device_type: str) -> None:
+        super().__init__(precision)
+        self._device_type = device_type
+
+    @property
+    def mixed_precision_config(self) -> MixedPrecision:
+        """Nothing is cast."""
+        return MixedPrecision()
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """Autocast on the device of the job."""
+        half = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
+        return torch.autocast(self._device_type, dtype=half)
 
 
 class Sharded(FSDPStrategy):

@@ -21,7 +21,7 @@ from skillbank_models.protocol import ActionContext
 from skillbank_runners.checkpoints import SafeCheckpointIO
 from skillbank_runners.placement import Placement
 from skillbank_runners.ranks import Rank
-from skillbank_runners.strategies import Replicated, Sharded, StartedRanks
+from skillbank_runners.strategies import Replicated, Sharded, ShardedPrecision, StartedRanks
 
 __all__ = ["Host", "TrainSettings", "build_trainer", "prepare_process", "setting_of"]
 
@@ -139,17 +139,22 @@ def build_trainer(
         ConflictError: a precision that the device cannot do.
     """
     precision = training.precision if training else setting_of(spec, f"{context.action}.precision", "fp32")
-    mode = _precision(precision, host, "train" if training else context.action)
+    mode: str | None = _precision(precision, host, "train" if training else context.action)
     limit: int | None = 1 if training and training.is_dry_run else None
+    strategy = _strategy(spec, host, training, shard_units)
+    plugins: list[Any] = [SafeCheckpointIO()]
+    if host.rank.world > 1:
+        plugins.append(StartedRanks(host.rank))
+    if isinstance(strategy, Sharded) and mode != "32-true":
+        plugins.append(ShardedPrecision(mode, host.device.type))
+        mode = None
     trainer = pl.Trainer(
         accelerator=host.placement.accelerator,
         devices=list(host.placement.ids) or host.placement.processes,
         num_nodes=host.placement.nodes,
-        strategy=_strategy(spec, host, training, shard_units),
+        strategy=strategy,
         precision=mode,  # type: ignore[arg-type]
-        plugins=[SafeCheckpointIO(), StartedRanks(host.rank)]
-        if host.rank.world > 1
-        else [SafeCheckpointIO()],
+        plugins=plugins,
         max_epochs=1 if limit else (training.num_epochs if training else None),
         accumulate_grad_batches=training.accumulate if training else 1,
         limit_train_batches=limit,

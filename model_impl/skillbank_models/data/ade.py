@@ -88,6 +88,8 @@ class AdeReader:
 def ids_in_masks(annotations: Path, mask_folder: Path) -> list[int]:
     """Category ids that occur in the masks, ascending; reads every mask.
 
+    255 means unlabelled in 8-bit masks only, so it is a category where a 16-bit mask has it.
+
     Raises:
         DataError: a mask is missing or damaged.
     """
@@ -95,7 +97,7 @@ def ids_in_masks(annotations: Path, mask_folder: Path) -> list[int]:
     log.info("looking for the categories in %d masks; dataset.label_map saves this", len(records))
 
     def values(record: Record) -> set[int]:
-        return set(_present(read_labels(mask_folder / record.mask), {}))
+        return set(_present(read_labels(mask_folder / record.mask), {_IGNORED: 0}))
 
     with ThreadPoolExecutor() as pool:
         found = set().union(*pool.map(values, records))

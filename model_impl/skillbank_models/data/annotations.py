@@ -21,8 +21,8 @@ class Record(NamedTuple):
         height: as annotated, after EXIF orientation; 0 = not told.
         width: likewise.
         mask: file of the label or segment map; empty for instances.
-        segments: rows [id, class index, is crowd (0 or 1)], instances with a fourth entry, their COCO
-            segmentation (polygons or run lengths).
+        segments: rows [id, class index, is crowd (0 or 1)], instances with two further entries: their
+            COCO segmentation (polygons or run lengths) and their annotated area or None.
     """
 
     image: str

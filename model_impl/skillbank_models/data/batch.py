@@ -38,14 +38,14 @@ class SegmentTruth:
         id: value of its pixels in the segment map; annotation id for instances.
         label: class index.
         is_crowd: a region of many objects, which is ignored rather than matched.
-        area: pixels, counted.
+        area: in pixels; of an instance as annotated, not always whole, else counted.
         rle: compressed COCO run-length mask at (H0, W0), for instances, which may overlap.
     """
 
     id: int
     label: int
     is_crowd: bool
-    area: int
+    area: float
     rle: dict[str, Any] | None = None
 
 

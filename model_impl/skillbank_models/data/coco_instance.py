@@ -81,7 +81,7 @@ class InstanceReader:
                 problems.add(f"{spot} (image {image.id!r}) {fault}")
             elif label is not None:
                 crowd = int(bool(item.get("iscrowd", 0)))
-                rows[image.id].append([number, label, crowd, item["segmentation"]])
+                rows[image.id].append([number, label, crowd, item["segmentation"], item.get("area")])
         problems.check()
         return [
             Record(image.file_name, image.id, image.height, image.width, "", rows[image.id])
@@ -89,7 +89,9 @@ class InstanceReader:
         ]
 
     def load(self, record: Record, size: tuple[int, int]) -> MaskRegions:
-        """Regions of an image; instances without a pixel are left out, with a warning.
+        """Regions of an image; a warning names instances without a pixel, which teach nothing.
+
+        Measures count these as missed, as the COCO evaluation does.
 
         Args:
             size: of the image, which the run lengths must have too.
@@ -105,23 +107,23 @@ class InstanceReader:
                 key=str(self.annotations),
             )
         planes = [self._plane(segment, record, size) for segment in record.segments]
-        kept = [place for place, plane in enumerate(planes) if plane.any()]
-        if len(kept) < len(planes) and record.image_id not in self._told_empty:
+        rows = record.segments
+        empty = [row[0] for row, plane in zip(rows, planes, strict=True) if not plane.any()]
+        if empty and record.image_id not in self._told_empty:
             self._told_empty.add(record.image_id)
-            empty = [record.segments[place][0] for place in range(len(planes)) if place not in set(kept)]
             log.warning(
-                "%s: annotations without a pixel are left out (image %s): %s",
+                "%s: annotations without a pixel teach nothing and count as missed (image %s): %s",
                 self.annotations, record.image_id, some(empty),
             )  # fmt: skip
-        rows = [record.segments[place] for place in kept]
-        stacked = np.zeros((len(kept), size[1], size[0]), np.uint8)  # (S, W0, H0): runs go down the columns
-        for number, place in enumerate(kept):
-            stacked[number] = planes[place].T
+        stacked = np.zeros((len(rows), size[1], size[0]), np.uint8)  # (S, W0, H0): runs go down the columns
+        for number, plane in enumerate(planes):
+            stacked[number] = plane.T
         return MaskRegions(
             stacked.transpose(0, 2, 1),  # (S, H0, W0)
             [row[0] for row in rows],
             np.asarray([row[1] for row in rows], np.int64),
             np.asarray([row[2] for row in rows], np.bool_),
+            [row[4] for row in rows],
         )
 
     def _plane(self, row: list[Any], record: Record, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -149,7 +151,10 @@ class InstanceReader:
 
 
 def _fault(item: dict[str, Any], image: CocoImage) -> str:
-    """What is wrong with a segmentation; empty when nothing is."""
+    """What is wrong with an area or a segmentation; empty when nothing is."""
+    area = item.get("area")
+    if area is not None and not (isinstance(area, int | float) and math.isfinite(area) and area >= 0):
+        return f"has the area {area!r}; it is a number of pixels from 0"
     found = item.get("segmentation")
     if isinstance(found, list):
         return _polygon_fault(found)

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from skillbank_models.data.batch import Truth
 from skillbank_models.data.categories import Categories
+from skillbank_models.data.label_map import GOLDEN
 from skillbank_models.data.run_lengths import runs_of, unpacked
 from skillbank_models.ops.image_result import ImageResult, InstanceResult
 
@@ -22,7 +23,6 @@ __all__ = ["DrawnRegion", "regions_of_result", "regions_of_truth"]
 
 Rgb = tuple[int, int, int]
 
-GOLDEN = 0.6180339887  # multiples of it spread evenly, however many there are
 HUE_RANGE, LIGHT_RANGE = 0.07, 0.44  # how far instances of one class are from its colour
 
 

@@ -13,6 +13,7 @@ from skillbank_models.data.categories import Categories, Category
 from skillbank_models.data.problems import Problems
 
 __all__ = [
+    "GOLDEN",
     "arrange",
     "color_of",
     "is_id",
@@ -24,7 +25,7 @@ __all__ = [
     "warn_text",
 ]
 
-_GOLDEN = 0.61803398875  # steps of the golden ratio spread any number of hues evenly
+GOLDEN = 0.61803398875  # steps of the golden ratio spread any number of hues evenly
 _CLASSES_KEY = "model.sem_seg_head.num_classes"
 
 
@@ -153,7 +154,7 @@ def numbered(ids: Iterable[int]) -> list[Category]:
 
 def color_of(place: int) -> tuple[int, int, int]:
     """A colour for the category at a place of the list, the same in every run."""
-    hue = (place * _GOLDEN) % 1.0
+    hue = (place * GOLDEN) % 1.0
     light = (0.95, 0.75, 0.55)[place % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.65, light)
     return round(red * 255), round(green * 255), round(blue * 255)

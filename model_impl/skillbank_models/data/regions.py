@@ -137,12 +137,14 @@ class MaskRegions:
 
     Attributes:
         planes: (S, h, w), 0 or 1.
+        annotated_areas: S areas in pixels, None for those the annotations do not tell; empty after resizing.
     """
 
     planes: NDArray[np.uint8]
     ids: Sequence[int]
     labels: Labels
     is_crowd: NDArray[np.bool_]
+    annotated_areas: Sequence[float | None] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -151,12 +153,12 @@ class MaskRegions:
 
     def flipped(self) -> MaskRegions:
         """Mirrored left to right."""
-        return self._with(self.planes[:, :, ::-1])
+        return self._with(self.planes[:, :, ::-1], self.annotated_areas)
 
     def resized(self, window: Window) -> MaskRegions:
         """Resized, then cropped."""
         rows, columns = _nearest(self.size, window)
-        return self._with(self.planes.take(rows, axis=1).take(columns, axis=2))  # (S, h, w)
+        return self._with(self.planes.take(rows, axis=1).take(columns, axis=2), ())  # (S, h, w)
 
     def class_areas(self, window: Window) -> NDArray[np.int64]:
         """Pixels of each class index that occurs, crowd included, counted before resizing."""
@@ -180,8 +182,8 @@ class MaskRegions:
             out[self.planes[region].view(np.bool_)] = values[region]
         return out
 
-    def _with(self, planes: NDArray[np.uint8]) -> MaskRegions:
-        return MaskRegions(planes, self.ids, self.labels, self.is_crowd)
+    def _with(self, planes: NDArray[np.uint8], areas: Sequence[float | None]) -> MaskRegions:
+        return MaskRegions(planes, self.ids, self.labels, self.is_crowd, areas)
 
 
 def _nearest(source: tuple[int, int], window: Window) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skillbank_models.data.batch import IGNORE, VOID, SegmentTruth, Truth
 from skillbank_models.data.categories import Categories
-from skillbank_models.data.regions import MapRegions, Regions
+from skillbank_models.data.regions import MapRegions, MaskRegions, Regions
 from skillbank_models.data.run_lengths import encode_mask
 
 __all__ = ["Task", "build_targets", "build_truth"]
@@ -67,12 +67,17 @@ def build_truth(regions: Regions, *, task: Task, categories: Categories) -> Trut
 
 
 def _instances(regions: Regions, categories: Categories) -> list[SegmentTruth]:
+    """Things, with the annotated area where there is one; masks without a pixel are there to be missed."""
     found = []
+    told = list(regions.annotated_areas) if isinstance(regions, MaskRegions) else []
+    areas = told or [None] * len(regions.ids)
     for place, (number, label) in enumerate(zip(regions.ids, regions.labels.tolist(), strict=True)):
         if categories.is_thing(label):
             mask = regions.masks([[place]])[0]  # (H0, W0)
-            area = int(np.count_nonzero(mask))
+            pixels = int(np.count_nonzero(mask))
             crowd = bool(regions.is_crowd[place])
-            if area:
+            if pixels or isinstance(regions, MaskRegions):
+                area = areas[place]
+                area = pixels if area is None else area
                 found.append(SegmentTruth(int(number), label, crowd, area, encode_mask(mask)))
     return found

@@ -14,22 +14,17 @@ from torch import Tensor
 
 from skillbank.errors import InvalidValueError
 from skillbank_models.layers.predictions import MaskPredictions
+from skillbank_models.ops.exported_masks import REQUIRED
+from skillbank_models.ops.mask_rules import AREA_EPSILON
 
 __all__ = ["OUTPUTS", "graph_outputs"]
 
-# Names of the documented product, and three further ones: `pred_queries`, `class_probs`, `mask_logits`.
+# Names of the documented product, which results need, and three further ones.
 OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
-    "semantic": ("pred_masks",),
-    "instance": (
-        "pred_masks", "pred_scores", "pred_classes", "pred_queries", "class_probs", "mask_logits",
-    ),
-    "panoptic": (
-        "prob_masks", "pred_masks", "pred_scores", "pred_classes", "class_probs", "mask_logits",
-    ),
-}  # fmt: skip
-
-_AREA_EPSILON = 1e-6  # official instance_inference
-
+    "semantic": REQUIRED["semantic"],
+    "instance": (*REQUIRED["instance"], "pred_queries", "class_probs", "mask_logits"),
+    "panoptic": (*REQUIRED["panoptic"], "class_probs", "mask_logits"),
+}
 
 def graph_outputs(
     predictions: MaskPredictions, size: tuple[int, int], *, mode: str, topk: int
@@ -90,7 +85,7 @@ def _instances(classes: Tensor, logits: Tensor, size: tuple[int, int], topk: int
     masks = _enlarged(logits.gather(1, places), size)  # (B, T, H, W)
     inside = (masks > 0).to(masks.dtype)  # (B, T, H, W)
     total = (masks.sigmoid() * inside).sum((2, 3))  # (B, T)
-    return inside, best * total / (inside.sum((2, 3)) + _AREA_EPSILON), labels, queries
+    return inside, best * total / (inside.sum((2, 3)) + AREA_EPSILON), labels, queries
 
 
 def _enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:

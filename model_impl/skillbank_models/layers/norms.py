@@ -42,8 +42,10 @@ class CrossProcessBatchNorm(nn.SyncBatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same shape."""
         alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-        if not self.training or alone or x.device.type == "cuda":
+        if not self.training or (x.device.type == "cuda" and not alone):
             return super().forward(x)
+        if alone:  # not by the base class, which refuses the CPU where there is a group, even of one process
+            return self._alone(x)
         from torch.distributed.nn.functional import all_reduce  # absent in builds without processes
 
         x = x.float()
@@ -56,6 +58,15 @@ class CrossProcessBatchNorm(nn.SyncBatchNorm):
         self._track(mean.detach(), variance.detach(), sums[-1].detach())
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+
+    def _alone(self, x: Tensor) -> Tensor:
+        """Batch norm over the own batch, in training."""
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        momentum = 0.1 if self.momentum is None else self.momentum
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
+        )
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:

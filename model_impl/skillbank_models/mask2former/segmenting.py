@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from skillbank_models.data.batch import SegmentationBatch
@@ -25,8 +26,10 @@ def segment_batch(
         settings: the `model` block of a spec.
         is_thing: (K,) bool.
     """
-    classes = predictions.class_logits[-1].detach()  # (B, Q, K + 1)
-    masks = predictions.mask_logits().detach()  # (B, Q, h, w)
+    full = MaskPredictions(*(tensor.detach().float() for tensor in predictions))
+    classes = full.class_logits[-1]  # (B, Q, K + 1)
+    with torch.autocast(classes.device.type, enabled=False):
+        masks = full.mask_logits()  # (B, Q, h, w)
     height, width = batch.images.shape[-2:]
     return [
         segment_image(

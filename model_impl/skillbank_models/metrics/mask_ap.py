@@ -1,7 +1,8 @@
 """Average precision and recall of instance masks by the COCO definition, computed by pycocotools in memory.
 
 Source: COCO detection evaluation (https://cocodataset.org/#detection-eval); pycocotools `COCOeval` (BSD).
-Areas, which sort instances by size, are those of the annotation records.
+Areas, which sort annotated instances by size, are those of the annotation file, which for polygons can differ
+from their pixels; where the file has none, pixels are counted. Annotated instances without a pixel are missed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class ImageInstances:
     """
 
     size: tuple[int, int]
-    truth: list[tuple[int, int, bool, Rle]]
+    truth: list[tuple[int, float, bool, Rle]]
     found: list[tuple[int, float, Rle]]
 
 

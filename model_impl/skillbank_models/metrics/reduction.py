@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 
-__all__ = ["from_first", "gather_on_all", "gather_on_first", "is_shared", "merge_images", "sum_over_ranks"]
+__all__ = ["from_first", "gather_on_all", "gather_on_first", "is_shared", "merge_images"]
 
 T = TypeVar("T")
 Key = int | str
@@ -51,16 +48,6 @@ def from_first(value: T) -> T:
     dist.broadcast_object_list(box, src=0)
     received: T = box[0]
     return received
-
-
-def sum_over_ranks(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Elementwise sum of an integer array that has the same shape on every process."""
-    if not is_shared():
-        return values
-    on_gpu = dist.get_backend() == "nccl"
-    total = torch.from_numpy(values.copy()).to("cuda" if on_gpu else "cpu")
-    dist.all_reduce(total)
-    return total.cpu().numpy()
 
 
 def merge_images(records: Sequence[Mapping[Key, T]]) -> dict[Key, T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,8 +124,16 @@ class SegmentationMeasures:
         return dict(self._kpi)
 
     def class_kpis(self) -> dict[str, float]:
-        """``IoU_<class name>`` of every class that occurs; after `reduce_and_compute`."""
-        return {f"IoU_{row['name']}": row["IoU"] for row in self.per_class() if row["IoU"] is not None}
+        """``IoU_<class name>`` of every class that occurs; after `reduce_and_compute`.
+
+        Where several categories share a name, ``_<category id>`` follows it.
+        """
+        rows = self.per_class()
+        shared = Counter(row["name"] for row in rows)
+        names = [row["name"] if shared[row["name"]] == 1 else f"{row['name']}_{row['id']}" for row in rows]
+        return {
+            f"IoU_{name}": row["IoU"] for name, row in zip(names, rows, strict=True) if row["IoU"] is not None
+        }
 
     def per_class(self) -> list[dict[str, Any]]:
         """One row for each category, by class index; after `reduce_and_compute`.

@@ -20,7 +20,7 @@ from skillbank_models.ops.mask_rules import PanopticRule, classes_of
 from skillbank_models.ops.postprocess import Mode, resize_masks
 
 __all__ = [
-    "OUTPUTS",
+    "REQUIRED",
     "instances_from_masks",
     "panoptic_from_probabilities",
     "segment_exported",
@@ -28,7 +28,8 @@ __all__ = [
 ]
 
 BLOCK = 16  # queries resized at a time
-OUTPUTS: Mapping[str, tuple[str, ...]] = {
+# outputs without which there is no result of a mode
+REQUIRED: Mapping[str, tuple[str, ...]] = {
     "semantic": ("pred_masks",),
     "instance": ("pred_masks", "pred_scores", "pred_classes"),
     "panoptic": ("prob_masks", "pred_masks", "pred_scores", "pred_classes"),
@@ -169,7 +170,7 @@ def segment_exported(
     Raises:
         ShapeError: an output of this mode is missing.
     """
-    missing = [name for name in OUTPUTS[mode] if name not in outputs]
+    missing = [name for name in REQUIRED[mode] if name not in outputs]
     if missing:
         raise ShapeError(
             f"exported graph: {', '.join(missing)} missing for mode {mode}; it gives "

@@ -15,6 +15,7 @@ from skillbank.errors import MissingValueError, NotFoundError, RuntimeMissingErr
 from skillbank.jobs.files import write_json
 from skillbank.skill_info import ActionInfo
 from skillbank.specs.base import Network
+from skillbank_models.deploy.opened import is_deployed
 from skillbank_models.protocol import Implementation, KpiWriter, LeavesArtifacts
 from skillbank_runners.checkpoints import load_exactly
 from skillbank_runners.interrupts import Interrupts
@@ -24,8 +25,6 @@ from skillbank_runners.trainer import Host, setting_of
 __all__ = ["Running", "table"]
 
 log = logging.getLogger(__name__)
-
-_DEPLOYED = {".onnx", ".engine", ".plan"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,7 +125,7 @@ class Running:
                 key=key,
             )
         path = Path(given)
-        if engine or path.suffix.lower() in _DEPLOYED:
+        if engine or is_deployed(path):
             self._load_engine(module, path, engine_key if engine else key)
         elif self.implementation.load_weights is None:
             load_exactly(module, path, key)

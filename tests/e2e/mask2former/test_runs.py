@@ -86,8 +86,8 @@ def worker_of(machine: Machine) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_sharded"])
-def test_two_processes(strategy: str, machine: Machine) -> None:
+@pytest.mark.parametrize(("strategy", "precision"), [("ddp", "fp32"), ("ddp_sharded", "bf16")])
+def test_two_processes(strategy: str, precision: str, machine: Machine) -> None:
     """Both strategies leave one whole checkpoint; five images are measured on two processes as on one."""
     spec = machine.spec()
     out = f"two_{strategy}"
@@ -98,6 +98,7 @@ def test_two_processes(strategy: str, machine: Machine) -> None:
             out,
             "train.num_gpus=2",
             f"train.distributed_strategy={strategy}",
+            f"train.precision={precision}",
             "train.num_epochs=1",
             "dataset.train.batch_size=1",
         )

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from datetime import timedelta
 
-import numpy as np
 import torch.distributed as dist
 
 from skillbank_models.metrics.reduction import (
@@ -14,7 +13,6 @@ from skillbank_models.metrics.reduction import (
     gather_on_first,
     is_shared,
     merge_images,
-    sum_over_ranks,
 )
 
 
@@ -29,7 +27,6 @@ def work(rank: int, store: str) -> None:
         "all": gather_on_all(mine),
         "first": gather_on_first(rank),
         "from first": from_first("said by 0" if rank == 0 else None),
-        "sum": sum_over_ranks(np.array([rank, 1], dtype=np.int64)).tolist(),
     }
     dist.destroy_process_group()
     print(json.dumps(said))
@@ -51,7 +48,6 @@ def test_two_processes(tmp_path):
         assert found["all"] == everyone
         assert found["first"] == ([0, 1] if rank == 0 else None)
         assert found["from first"] == "said by 0"
-        assert found["sum"] == [1, 2]
 
 
 def test_one_process_sends_nothing():
@@ -60,8 +56,6 @@ def test_one_process_sends_nothing():
     assert gather_on_all(value)[0] is value
     assert gather_on_first(value)[0] is value
     assert from_first(value) is value
-    counts = np.arange(3)
-    assert sum_over_ranks(counts) is counts
 
 
 def test_images_are_merged_once_and_in_order():
