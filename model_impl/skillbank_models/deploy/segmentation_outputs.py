@@ -26,6 +26,7 @@ OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
     "panoptic": (*REQUIRED["panoptic"], "class_probs", "mask_logits"),
 }
 
+
 def graph_outputs(
     predictions: MaskPredictions, size: tuple[int, int], *, mode: str, topk: int
 ) -> tuple[Tensor, ...]:

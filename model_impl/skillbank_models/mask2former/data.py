@@ -108,6 +108,8 @@ class Mask2FormerData(pl.LightningDataModule):
         dataset, task = self.spec.dataset, self.spec.model.mode
         files = _files(dataset, split)
         _check_there(files, split)
+        if title := getattr(dataset, split).name:
+            log.info("the %s split is %s", split, title)
         used = self.categories.used
         if task == "instance" and not any(self.categories.is_thing(index) for index in used):
             raise AnnotationError(
@@ -142,6 +144,10 @@ def categories_of(spec: Any) -> Categories:
             files = _files(dataset, split)
             if files.annotations.is_file():
                 return categories_from(files, contiguous=contiguous, num_classes=num_classes)
+    log.warning(
+        "dataset.label_map is empty and no annotation file is there: classes are numbered, and each counts "
+        "as a thing; give dataset.label_map for names, stuff and the ids of the dataset"
+    )
     return Categories(tuple(numbered(range(1, num_classes + 1))))
 
 

@@ -78,7 +78,9 @@ class Swin(StrictModel):
     )
     ape: bool = setting(False, "Add a learned absolute position table.")
     patch_norm: bool = setting(True, "Normalise after patch embedding.")
-    out_indices: list[Index] = setting([0, 1, 2, 3], "Stages whose maps are handed on.", min_length=1)
+    out_indices: list[Index] = setting(
+        [0, 1, 2, 3], "Stages whose maps are handed on; all four are needed.", min_length=1
+    )
     pretrain_img_size: int = setting(
         384,
         "Image side that the weights were pretrained with; the size of the position table.",
@@ -87,7 +89,7 @@ class Swin(StrictModel):
     )
     use_checkpoint: bool = setting(False, "Recompute the blocks in the backward pass, to save memory.")
     out_features: list[FeatureName] = setting(
-        ["res2", "res3", "res4", "res5"], "Names of the returned maps.", min_length=1
+        ["res2", "res3", "res4", "res5"], "Names of the returned maps; all four are needed.", min_length=1
     )
 
 
@@ -99,11 +101,14 @@ class EfficientVit(StrictModel):
         [0, 1, 2, 3], "Maps handed on, by stride 4, 8, 16 and 32; all four are needed.", min_length=1
     )
     pretrain_img_size: int = setting(
-        384, "Image side that the weights were pretrained with.", ge=1, unit="pixel"
+        384,
+        "Image side of the pretraining; changes nothing, since no part has a fixed size.",
+        ge=1,
+        unit="pixel",
     )
     use_checkpoint: bool = setting(False, "Recompute the blocks in the backward pass, to save memory.")
     out_features: list[FeatureName] = setting(
-        ["res2", "res3", "res4", "res5"], "Names of the returned maps.", min_length=1
+        ["res2", "res3", "res4", "res5"], "Names of the returned maps; all four are needed.", min_length=1
     )
 
 
@@ -170,7 +175,11 @@ class Augmentation(StrictModel):
     """Image sizes while training and testing."""
 
     train_min_size: list[PositiveInt] = setting(
-        [640], "Lengths of the short side, one drawn for each training image.", min_length=1, unit="pixel"
+        [640],
+        "Lengths of the short side, one drawn for each training image; a single one stands for half of it to "
+        "twice it, in steps of 64.",
+        min_length=1,
+        unit="pixel",
     )
     train_max_size: int = setting(
         2560, "Most the long side may have after that resize.", ge=32, automl=True, unit="pixel"

@@ -145,7 +145,7 @@ class Optim(StrictModel):
 
     type: Literal["AdamW", "SGD"] = setting("AdamW", "Optimiser.", any_case=True, popular=True)
     monitor_name: Literal["val_loss", "train_loss"] = setting(
-        "val_loss", "Value watched by schedules that react to a plateau."
+        "val_loss", "Value for schedules that react to a plateau; none of the schedules here does."
     )
     lr: float = setting(
         2e-4, "Base learning rate of everything but the backbone.",

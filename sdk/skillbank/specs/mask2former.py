@@ -69,7 +69,9 @@ class Model(StrictModel):
     precise_msda: bool = setting(
         False, "Plain, deterministic deformable attention even where a fused kernel is available."
     )
-    export: bool = setting(False, "Set by the exporter itself while it traces the model.")
+    export: bool = setting(
+        False, "Accepted for compatibility; the exporter knows by itself when it traces the model."
+    )
     backbone: Backbone = section(Backbone, "Image encoder.")
     sem_seg_head: SemSegHead = section(SemSegHead, "Pixel decoder.")
     mask_former: MaskFormer = section(MaskFormer, "Query decoder, matching cost and losses.")
@@ -89,7 +91,7 @@ class Split(StrictModel):
     type: DatasetType | None = setting(
         None, "Annotation format of this split; empty takes dataset.type.", any_case=True
     )
-    name: str = setting("", "Free name, used in logs.")
+    name: str = setting("", "Free name of an annotated split, told in the log.")
     panoptic_json: str = setting("", "COCO panoptic JSON; empty takes annot_file.")
     instance_json: str = setting("", "COCO instance JSON; empty takes annot_file.")
     img_dir: str = setting("", "Image folder, relative to root_dir when that is set.")
