@@ -40,10 +40,12 @@ class GraphChoice:
     Attributes:
         full: weights and inputs.
         weights: weights alone, with what is done to them.
+        per_channel: whether weights of `full` have one scale for each output; else one for all.
     """
 
     full: tuple[str, ...]
     weights: Mapping[str, Choice]
+    per_channel: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +71,11 @@ def choose_layers(model: ModelProto, rules: LayerRules) -> GraphChoice:
     Products of two computed tensors, as in attention, are left in floating point.
 
     Raises:
-        InvalidValueError: the rules leave nothing to quantise.
+        InvalidValueError: the rules leave nothing to quantise, or want scales of both kinds where inputs are
+            quantised too.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
-    full: list[str] = []
+    full: dict[str, Choice] = {}
     weights: dict[str, Choice] = {}
     for node in model.graph.node:
         if node.op_type not in _CLASSES or len(node.input) < 2 or node.input[1] not in constants:
@@ -82,7 +85,7 @@ def choose_layers(model: ModelProto, rules: LayerRules) -> GraphChoice:
         if choice is None:
             continue
         if choice.activations is not None:
-            full.append(node.name)
+            full[node.name] = choice
         else:
             weights[node.name] = choice
     if not full and not weights:
@@ -93,11 +96,31 @@ def choose_layers(model: ModelProto, rules: LayerRules) -> GraphChoice:
         )
     for pattern in rules.unused():
         log.warning("quantize: no layer matches %r", pattern)
-    return GraphChoice(tuple(full), weights)
+    return GraphChoice(tuple(full), weights, _is_per_channel(full))
 
 
-def quantise_static(source: Path, target: Path, nodes: Sequence[str], calibration: Calibration) -> None:
-    """Write a file whose nodes compute with 8-bit numbers, in ranges measured on calibration inputs."""
+def _is_per_channel(full: Mapping[str, Choice]) -> bool:
+    """Whether all of these layers want one scale for each output; False where all want a single one."""
+    by_kind = {choice.axis is not None: name for name, choice in full.items()}
+    if len(by_kind) > 1:
+        raise InvalidValueError(
+            f"quantize.layers: weights.quant_axis is 0 for {by_kind[True]} and empty for {by_kind[False]}; "
+            "ONNX Runtime treats all layers alike whose inputs are quantised",
+            hint="give all rules with activations the same weights.quant_axis, 0 or nothing",
+            key="quantize.layers",
+            allowed=[0, None],
+        )
+    return by_kind.keys() != {False}
+
+
+def quantise_static(
+    source: Path, target: Path, nodes: Sequence[str], calibration: Calibration, *, per_channel: bool
+) -> None:
+    """Write a file whose nodes compute with 8-bit numbers, in ranges measured on calibration inputs.
+
+    Args:
+        per_channel: one scale for each output of the weights; else one for all.
+    """
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -126,7 +149,7 @@ def quantise_static(source: Path, target: Path, nodes: Sequence[str], calibratio
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_CLASSES),
             nodes_to_quantize=list(nodes),
-            per_channel=True,
+            per_channel=per_channel,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod[calibration.method],

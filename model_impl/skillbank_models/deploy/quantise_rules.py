@@ -11,7 +11,7 @@ from skillbank.errors import InvalidValueError, SkillBankError, collect
 
 __all__ = ["Choice", "LayerRules"]
 
-_OBSERVERS = ("MinMaxObserver", "PerChannelMinMaxObserver")
+_WHOLE, _BY_AXIS = "MinMaxObserver", "PerChannelMinMaxObserver"  # one scale, one for each index
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class LayerRules:
         skip_names: patterns of what is left alone, whatever the rules say.
         formats: number formats that weights can have here.
         with_activations: whether inputs of layers are quantised too.
+        in_graph: whether the rules are for an ONNX file, whose weights have one scale or one for each output.
+        ranges: how ranges of inputs are found.
 
     Raises:
         InvalidValueError: a rule asks for what this way of quantising does not do; all such rules are listed.
@@ -54,9 +56,12 @@ class LayerRules:
         *,
         formats: Iterable[str],
         with_activations: bool,
+        in_graph: bool = False,
+        ranges: str = "MinMax",
     ) -> None:
         self._formats = tuple(formats)
         self._with_activations = with_activations
+        self._in_graph, self._ranges = in_graph, ranges
         problems: list[SkillBankError] = []
         for number, rule in enumerate(layers):
             problems += self._problems(f"quantize.layers[{number}]", rule)
@@ -77,7 +82,10 @@ class LayerRules:
         if rule is None or rule.weights is None:
             return None
         activations = rule.activations.dtype if rule.activations is not None else None
-        return Choice(rule.weights.dtype, rule.weights.quant_axis, activations)
+        axis = rule.weights.quant_axis
+        if axis is None and rule.weights.observer_or_fake_quant == _BY_AXIS:
+            axis = 0
+        return Choice(rule.weights.dtype, axis, activations)
 
     def unused(self) -> list[str]:
         """Patterns that matched nothing so far, other than ``*``."""
@@ -130,13 +138,30 @@ class LayerRules:
             found = getattr(rule, name)
             if found is None:
                 continue
-            if found.observer_or_fake_quant not in (None, *_OBSERVERS):
-                refuse(
-                    f"{name}.observer_or_fake_quant",
-                    found.observer_or_fake_quant,
-                    "is not known here; quantize.algorithm chooses how ranges of inputs are found",
-                    ("nothing", *_OBSERVERS),
-                )
+            key_of, why, allowed = self._axis_fault(name, found)
+            if why:
+                refuse(f"{name}.{key_of}", getattr(found, key_of), why, allowed)
             if found.kwargs:
                 refuse(f"{name}.kwargs", found.kwargs, "are not read", ["{}"])
         return out
+
+    def _axis_fault(self, name: str, found: Any) -> tuple[str, str, Sequence[Any]]:
+        """Setting, fault and what is allowed, where observer or axis cannot be followed; else no fault."""
+        observer, axis = found.observer_or_fake_quant, found.quant_axis
+        is_input = name == "activations"
+        observers = ("nothing", _WHOLE) if is_input else ("nothing", _WHOLE, _BY_AXIS)
+        if is_input and axis is not None:
+            return "quant_axis", "cannot be followed: inputs of a layer have one scale", ["nothing"]
+        if not is_input and self._in_graph and axis not in (None, 0):
+            why = "cannot be followed in an ONNX file: its weights have one scale, or one for each output"
+            return "quant_axis", why, ["nothing", 0]
+        setting = "observer_or_fake_quant"
+        if observer not in (None, *observers):
+            why = "is not known here; quantize.algorithm chooses how ranges of inputs are found"
+            return setting, why, observers
+        if observer == _WHOLE and axis is not None:
+            return setting, f"finds one scale, and quant_axis {axis} wants several", ["nothing", _BY_AXIS]
+        if observer == _WHOLE and is_input and self._ranges != "MinMax":
+            why = f"is not what quantize.algorithm and backend_kwargs ask for, which is {self._ranges}"
+            return setting, why, ["nothing"]
+        return setting, "", observers

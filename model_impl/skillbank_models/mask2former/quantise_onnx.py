@@ -58,7 +58,14 @@ def quantise_file(spec: Any, settings: Settings, source: Path, target: Path, wor
     import onnx
 
     is_static = settings.method is Method.GRAPH_STATIC
-    rules = LayerRules(settings.layers, settings.skip_names, formats=["int8"], with_activations=is_static)
+    rules = LayerRules(
+        settings.layers,
+        settings.skip_names,
+        formats=["int8"],
+        with_activations=is_static,
+        in_graph=True,
+        ranges=settings.calibrate,
+    )
     model = onnx.load_model(str(source))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     chosen = choose_layers(model, rules)
@@ -71,7 +78,9 @@ def quantise_file(spec: Any, settings: Settings, source: Path, target: Path, wor
             providers=_providers(spec.quantize.device),
             percentile=settings.percentile,
         )
-        quantise_static(source, work / "static.onnx", chosen.full, calibration)
+        quantise_static(
+            source, work / "static.onnx", chosen.full, calibration, per_channel=chosen.per_channel
+        )
         model = onnx.load_model(str(work / "static.onnx"))
         used = images.count
     if chosen.weights:

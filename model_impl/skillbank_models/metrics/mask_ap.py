@@ -1,8 +1,8 @@
 """Average precision and recall of instance masks by the COCO definition, computed by pycocotools in memory.
 
 Source: COCO detection evaluation (https://cocodataset.org/#detection-eval); pycocotools `COCOeval` (BSD).
-Areas, which sort annotated instances by size, are those of the annotation file, which for polygons can differ
-from their pixels; where the file has none, pixels are counted. Annotated instances without a pixel are missed.
+Annotated instances are sorted by size with the area of the annotation file, which for polygons can differ
+from their pixels; where the file has none, pixels are counted. Instances without a pixel are missed.
 """
 
 from __future__ import annotations

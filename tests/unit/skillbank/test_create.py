@@ -129,6 +129,7 @@ def test_secret_variables_reach_the_worker_and_no_text(bench: Bench) -> None:
 
 def test_the_spec_is_checked_before_the_runtime(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SKILLBANK_NETWORKS")
+    monkeypatch.setattr("skillbank.runtime.is_installed", lambda module: module != "torch")
 
     with pytest.raises(MissingValueError):
         create(bench, datasets=Datasets(train=("s3://bucket/t",)))

@@ -107,6 +107,17 @@ def test_missing_files(tmp_path: Path) -> None:
         found.records()
 
 
+def test_255_is_a_category_of_16_bit_masks_only(tmp_path: Path) -> None:
+    for kind, found in ((np.uint16, [1, 255, 300]), (np.uint8, [1, 44])):
+        wide = reader(tmp_path, np.array([[0, 1, 255], [300, 65535, 1]]).astype(kind))
+        assert ids_in_masks(wide.annotations, tmp_path) == found
+    wide = reader(tmp_path, np.array([[255, 300]], np.uint16))
+    ids = ids_in_masks(wide.annotations, tmp_path)
+    classes = arrange(numbered(ids), where="test", contiguous=True, num_classes=2)
+    again = reader(tmp_path, np.array([[255, 300]], np.uint16), classes=classes)
+    assert again.load(again.records()[0], (1, 2)).labels.tolist() == [0, 1]
+
+
 def test_categories_from_masks(shapes: Path) -> None:
     from skillbank_models.data.images import read_labels
 

@@ -15,6 +15,7 @@ from skillbank.errors import AnnotationError, ShapeError
 from skillbank_models.data.categories import Categories
 from skillbank_models.data.coco_instance import InstanceReader
 from skillbank_models.data.label_map import arrange, numbered
+from skillbank_models.data.regions import Window
 from skillbank_models.data.run_lengths import encode_mask, runs_of
 from skillbank_models.data.targets import build_targets, build_truth
 
@@ -108,14 +109,29 @@ def test_images_without_annotations_stay(tmp_path: Path) -> None:
     assert masks.shape == (0, *SIZE)
 
 
-def test_instances_without_area_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_instances_without_a_pixel_teach_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     flat = [5.0, 5.0, 5.0, 5.0, 5.0, 5.0]
     found = reader(tmp_path, [item(1), item(2, segmentation=[flat])])
     record = found.records()[0]
     with caplog.at_level(logging.WARNING):
-        assert list(found.load(record, SIZE).ids) == [1]
+        regions = found.load(record, SIZE)
         found.load(record, SIZE)
-    assert caplog.text.count("annotations without a pixel are left out (image 9): 2") == 1
+    said = "annotations without a pixel teach nothing and count as missed (image 9): 2"
+    assert caplog.text.count(said) == 1
+    for task in ("instance", "panoptic", "semantic"):
+        assert len(build_targets(regions, task=task, categories=CLASSES)[0]) == 1
+    assert [s.id for s in build_truth(regions, task="panoptic", categories=CLASSES).segments] == [1]
+    assert [s.area for s in build_truth(regions, task="instance", categories=CLASSES).segments] == [100, 0]
+
+
+def test_areas_are_those_of_the_file(tmp_path: Path) -> None:
+    found = reader(tmp_path, [item(1, area=98.5), item(2), item(3, area=None), item(4, area=0)])
+    regions = found.load(found.records()[0], SIZE)
+    truth = build_truth(regions, task="instance", categories=CLASSES)
+    assert [segment.area for segment in truth.segments] == [98.5, 100, 100, 0]
+    assert build_truth(regions.flipped(), task="instance", categories=CLASSES).segments[0].area == 98.5
+    half = regions.resized(Window((10, 15), 0, 0, (10, 15)))
+    assert build_truth(half, task="instance", categories=CLASSES).segments[0].area == 25
 
 
 RLE = {"size": [20, 30], "counts": [600]}
@@ -129,6 +145,8 @@ RLE = {"size": [20, 30], "counts": [600]}
         ({"image_id": 4}, "annotation 1 has image_id 4, which is not in the list of images"),
         ({"category_id": 0}, "annotation 1 has category_id 0"),
         ({"category_id": 77}, "annotation 1 has category_id 77, which the classes do not have"),
+        ({"area": "9"}, "annotation 1 (image 9) has the area '9'; it is a number of pixels from 0"),
+        ({"area": -1}, "has the area -1"),
         ({"segmentation": None}, "annotation 1 (image 9) has the segmentation 'None'"),
         ({"segmentation": []}, "has no polygon"),
         (

@@ -29,7 +29,8 @@ CPU = torch.device("cpu")
 
 
 def rules(*layers, skip=(), static=False):
-    return LayerRules(layers, skip, formats=["int8"] if static else DTYPES, with_activations=static)
+    formats = ["int8"] if static else DTYPES
+    return LayerRules(layers, skip, formats=formats, with_activations=static, in_graph=static)
 
 
 def layer(pattern="*", weights="int8", axis=0, activations=None, **more):
@@ -169,7 +170,7 @@ def test_layers_compute_with_measured_ranges(exported, tmp_path, images, method)
         method=method,
         providers=["CPUExecutionProvider"],
     )
-    quantise_static(source, target, chosen.full, calibration)
+    quantise_static(source, target, chosen.full, calibration, per_channel=chosen.per_channel)
     model = onnx.load(target)
     assert {node.domain for node in model.graph.node} <= {""}
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) >= 4
@@ -177,6 +178,66 @@ def test_layers_compute_with_measured_ranges(exported, tmp_path, images, method)
     assert len(weights) >= len(chosen.full)
     # one step of 8 bits over the range is about 1 % of the spread for each layer on the way; noise would be 1
     assert _off(source, target, images) < 0.1
+
+
+@pytest.mark.parametrize("axis", [0, None])
+def test_the_axis_decides_how_many_scales_the_weights_have(exported, tmp_path, images, axis):
+    chosen = choose_layers(onnx.load(exported[0]), rules(layer(axis=axis, activations="int8"), static=True))
+    assert chosen.per_channel == (axis == 0)
+    calibration = Calibration(
+        batches=lambda: iter({"inputs": image} for image in images),
+        method="MinMax",
+        providers=["CPUExecutionProvider"],
+    )
+    target = tmp_path / "static.onnx"
+    quantise_static(exported[0], target, chosen.full, calibration, per_channel=chosen.per_channel)
+    graph = onnx.load(target).graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    counts = {
+        int(np.prod(tensors[node.input[1]].dims))
+        for node in graph.node
+        if node.op_type == "DequantizeLinear"
+        and node.input[0] in tensors
+        and tensors[node.input[0]].data_type == onnx.TensorProto.INT8
+    }
+    assert (counts == {1}) == (axis is None)
+
+
+def test_a_graph_has_one_kind_of_scales(exported):
+    model = onnx.load(exported[0])
+    mixed = [layer("Conv2d", activations="int8"), layer("*", axis=None, activations="int8")]
+    with pytest.raises(InvalidValueError, match=r"quant_axis is 0 for stem/Conv_0 and empty for "):
+        choose_layers(model, rules(*mixed, static=True))
+    alone = [layer("Conv2d", activations="int8"), layer("*", axis=None)]  # rounded here, each as it likes
+    assert choose_layers(model, rules(*alone, static=True)).per_channel
+
+
+def test_axes_and_observers_do_what_they_say():
+    inputs = QuantizeTensor(dtype="int8", quant_axis=1)
+    by_axis = QuantizeTensor(observer_or_fake_quant="PerChannelMinMaxObserver")
+    bad = [
+        layer(axis=1),
+        QuantizeLayer(weights=QuantizeTensor(), activations=inputs),
+        QuantizeLayer(weights=by_axis, activations=by_axis),
+        layer(observer_or_fake_quant="MinMaxObserver"),
+    ]
+    with pytest.raises(InvalidValueError) as caught:
+        rules(*bad, static=True)
+    said = str(caught.value)
+    assert "quantize.layers[0].weights.quant_axis: 1 cannot be followed in an ONNX file" in said
+    assert "quantize.layers[1].activations.quant_axis: 1 cannot be followed: inputs of a layer" in said
+    assert "quantize.layers[2].activations.observer_or_fake_quant: 'PerChannelMinMaxObserver' is not" in said
+    assert "'MinMaxObserver' finds one scale, and quant_axis 0 wants several" in said
+    assert len(caught.value.problems) == 4
+    one = QuantizeTensor(observer_or_fake_quant="MinMaxObserver")
+    assert rules(QuantizeLayer(weights=one)).choice("a", ["Linear"]) == Choice("int8", None, None)
+    assert rules(QuantizeLayer(weights=by_axis)).choice("a", ["Linear"]) == Choice("int8", 0, None)
+    assert rules(layer(axis=1)).choice("a", ["Linear"]) == Choice("int8", 1, None)  # of a module
+    with pytest.raises(InvalidValueError, match="which is Entropy"):
+        LayerRules(
+            [QuantizeLayer(weights=one, activations=one)], [],
+            formats=["int8"], with_activations=True, in_graph=True, ranges="Entropy",
+        )  # fmt: skip
 
 
 def test_weights_alone_become_integers(exported, tmp_path, images):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from skillbank_models.layers.norms import ChannelLayerNorm, CrossProcessBatchNorm, NormedConv, build_norm
 
@@ -59,6 +60,18 @@ def test_alone_it_is_batch_norm():
     x = torch.randn(3, 4, 2, 5)
     torch.testing.assert_close(ours(x), theirs(x))
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_a_group_of_one_process_is_batch_norm(tmp_path):
+    torch.manual_seed(0)
+    ours, theirs = CrossProcessBatchNorm(4), torch.nn.BatchNorm2d(4)
+    x = torch.randn(3, 4, 2, 5)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+    finally:
+        dist.destroy_process_group()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
 
 
 def test_layer_norm_is_over_the_channels_of_each_pixel():

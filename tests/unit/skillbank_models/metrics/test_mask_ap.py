@@ -12,7 +12,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from skillbank_models.data.batch import SegmentTruth
+from skillbank_models.data.coco_instance import InstanceReader
+from skillbank_models.data.label_map import arrange, numbered
 from skillbank_models.data.run_lengths import runs_of, unpacked
+from skillbank_models.data.targets import build_truth
 from skillbank_models.metrics.mask_ap import evaluate_instances, image_instances
 from skillbank_models.ops.image_result import InstanceResult
 from skillbank_models.ops.instance_runs import encode_masks
@@ -150,3 +153,61 @@ def test_more_instances_than_fit_a_byte():
     truth = [SegmentTruth(id=1, label=0, is_crowd=False, area=9, rle=encode_masks(found)[0])]
     scores = evaluate_instances([image_instances(size, truth, found)], [0])
     assert scores.values["AP50"] == pytest.approx(1.0)
+
+
+def from_pycocotools(path, results):
+    """Statistics of pycocotools on an annotation file as it is."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        run = COCOeval(truth, truth.loadRes(results), "segm")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return {name: value for name, value in zip(NAMES, run.stats[:9].tolist(), strict=True) if value > -1}
+
+
+def test_sizes_of_polygons_are_those_of_the_annotation_file(tmp_path):
+    """Polygons around 32 x 32 pixels, whose area is not the number of pixels they are drawn with."""
+    rng = np.random.default_rng(3)
+    annotations, crossing = [], 0
+    for number in range(1, 41):
+        side = 32 + rng.uniform(-0.6, 0.6)
+        top, left = rng.uniform(0, SIZE[0] - 34), rng.uniform(0, SIZE[1] - 34)
+        polygon = [left, top, left + side, top, left + side, top + side, left, top + side]
+        annotations.append(
+            {
+                "id": number, "image_id": 1 + number % 4, "category_id": 1 + number % 2, "iscrowd": 0,
+                "area": side * side, "segmentation": [polygon], "bbox": [left, top, side, side],
+            }
+        )  # fmt: skip
+    flat = {"segmentation": [[5.0] * 6], "area": 2.0, "bbox": [5, 5, 0, 0]}  # nothing is drawn: a miss
+    annotations.append({**annotations[0], "id": 41, **flat})
+    listed = [{"id": i, "file_name": f"{i}.jpg", "height": SIZE[0], "width": SIZE[1]} for i in range(1, 5)]
+    categories = [{"id": i, "name": str(i)} for i in (1, 2)]
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"images": listed, "annotations": annotations, "categories": categories}))
+    classes = arrange(numbered([1, 2]), where="test", contiguous=True, num_classes=2)
+    reader = InstanceReader(annotations=path, categories=classes)
+    kept, counted, results = [], [], []
+    for record in reader.records():
+        regions = reader.load(record, SIZE)
+        truth = build_truth(regions, task="instance", categories=classes).segments
+        pixels = regions.planes.sum((1, 2)).tolist()
+        crossing += sum((a.area < 1024) != (n < 1024) for a, n in zip(truth, pixels, strict=True))
+        shifted = np.roll(regions.planes, 2, axis=2).astype(bool)
+        scores = torch.from_numpy(rng.random(len(truth)).astype(np.float32))
+        labels = torch.tensor([item.label for item in truth])
+        found = InstanceResult(labels, scores, torch.from_numpy(shifted), torch.arange(len(truth)))
+        kept.append(image_instances(SIZE, truth, found))
+        by_pixels = [
+            SegmentTruth(a.id, a.label, a.is_crowd, n, a.rle) for a, n in zip(truth, pixels, strict=True)
+        ]
+        counted.append(image_instances(SIZE, by_pixels, found))
+        for label, score, rle in zip(labels.tolist(), scores.tolist(), encode_masks(found), strict=True):
+            row = {"category_id": label + 1, "score": score, "segmentation": rle}
+            results.append({"image_id": record.image_id, **row})
+    expected = from_pycocotools(path, results)
+    assert crossing > 3
+    assert evaluate_instances(kept, [0, 1]).values == expected
+    assert evaluate_instances(counted, [0, 1]).values != expected  # the test can tell
+    assert sum(evaluate_instances(kept, [0, 1]).annotated.values()) == 41

@@ -138,6 +138,17 @@ def test_rows_leave_out_indices_without_a_category():
     assert set(measures.class_kpis()) == {"IoU_cat", "IoU_sky", "IoU_dog"}
 
 
+def test_categories_of_one_name_have_numbers_of_their_own():
+    twins = [Category(7 + place, "cat", (place, 0, 0), True) for place in range(2)]
+    sky = Category(9, "sky", (0, 0, 9), False)
+    measures = SegmentationMeasures(mode="semantic", categories=Categories((*twins, sky)), num_classes=3)
+    classes = np.array([[0, 0, 1, 2]], np.int32)
+    guess = torch.tensor([[0, 2, 1, 2]])
+    measures.update(1, (1, 4), ImageResult(guess, None, None), Truth(classes, None, []))
+    measures.reduce_and_compute()
+    assert measures.class_kpis() == {"IoU_cat_7": 0.5, "IoU_cat_8": 1.0, "IoU_sky": 0.5}
+
+
 def test_the_table_is_aligned_and_in_percent():
     measures = measured("instance", range(6))
     kpi = measures.reduce_and_compute()
