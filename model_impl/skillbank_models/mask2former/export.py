@@ -13,6 +13,7 @@ from skillbank.errors import ConflictError, InvalidValueError, MissingValueError
 from skillbank_models.deploy.engine import sidecar_path
 from skillbank_models.deploy.engine_build import EnginePlan, batch_profile, build_engine
 from skillbank_models.deploy.onnx_file import export_onnx, report_path, require_export_packages
+from skillbank_models.mask2former.checkpoint_facts import stored_categories
 from skillbank_models.mask2former.data import categories_of
 from skillbank_models.mask2former.exported import ExportedMask2Former
 from skillbank_models.mask2former.graph_facts import graph_metadata
@@ -42,7 +43,9 @@ def export(spec: Any, context: ActionContext) -> None:
         return
     _check(spec.export)
     require_export_packages()
-    categories = categories_of(spec)
+    checkpoint = Path(spec.export.checkpoint)
+    stored = None if spec.dataset.label_map else stored_categories(checkpoint, "export.checkpoint")
+    categories = stored or categories_of(spec)
     network = build_model(spec.model, activation_checkpoint=False)
     load_weights(network, Path(spec.export.checkpoint), spec)
     module = ExportedMask2Former(network, mode=spec.model.mode, topk=spec.model.test_topk_per_image)

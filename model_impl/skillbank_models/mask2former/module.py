@@ -21,12 +21,14 @@ from skillbank_models.layers.mask_criterion import MaskCriterion
 from skillbank_models.layers.predictions import MaskPredictions
 from skillbank_models.layers.query_layers import FeedForwardLayer, SelfAttentionLayer
 from skillbank_models.layers.swin import SwinBlock
+from skillbank_models.mask2former.checkpoint_facts import facts_of, stored_categories
 from skillbank_models.mask2former.data import categories_of
 from skillbank_models.mask2former.deployed import DeployedSegmenter, open_segmenter, thing_flags
 from skillbank_models.mask2former.model import build_model
 from skillbank_models.mask2former.segmenting import segment_batch
 from skillbank_models.metrics.segmentation import SegmentationMeasures
 from skillbank_models.ops.image_result import ImageResult
+from skillbank_models.weights.files import FACTS
 
 __all__ = ["Mask2FormerModule", "load_engine"]
 
@@ -74,8 +76,7 @@ class Mask2FormerModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the classes from the data, and open the engine where one runs instead of the network."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        self._categories = data.categories if data is not None else categories_of(self.spec)
+        self._categories = self._find_categories()
         count = self.spec.model.sem_seg_head.num_classes
         self._is_thing = thing_flags(self._categories, count)  # (K,)
         if self.engine is not None:
@@ -83,6 +84,20 @@ class Mask2FormerModule(pl.LightningModule):
             self._deployed = open_segmenter(
                 self.engine, spec=self.spec, categories=self._categories, device=device
             )
+
+    def _find_categories(self) -> Categories:
+        action = type(self.spec).action
+        checkpoint = getattr(getattr(self.spec, action, None), "checkpoint", None)
+        if action == "inference" and not self.spec.dataset.label_map and checkpoint and self.engine is None:
+            found = stored_categories(Path(checkpoint), "inference.checkpoint")
+            if found is not None:
+                return found
+        data: Any = getattr(self.trainer, "datamodule", None)
+        return data.categories if data is not None else categories_of(self.spec)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the tensors do not tell."""
+        checkpoint[FACTS] = facts_of(self.spec, self.categories)
 
     @property
     def categories(self) -> Categories:

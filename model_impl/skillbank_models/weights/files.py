@@ -32,7 +32,7 @@ from skillbank_models.weights.archives import read_archive
 from skillbank_models.weights.pickles import ForbiddenClassError, read_pickle
 from skillbank_models.weights.quantised import is_packed, restore
 
-__all__ = ["ForeignWeights", "read_tensors"]
+__all__ = ["FACTS", "ForeignWeights", "read_tensors"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ _FOLDER = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
+FACTS = "network_facts"  # entry of our checkpoints: what the network says of itself
 _HOLDERS = ("state_dict", "model", "model_state_dict", "model_state", "module", "params")
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # what people get instead of a weight file, by its first bytes
@@ -230,7 +231,7 @@ def _plain(content: dict[Any, Any]) -> dict[str, Any]:
     for name, value in dict.items(content):
         if not isinstance(name, str):
             continue
-        if isinstance(value, str | int | float | bool) or name == "skillbank":
+        if isinstance(value, str | int | float | bool) or name in ("skillbank", FACTS):
             out[name] = value
     return out
 

@@ -125,6 +125,9 @@ class Running:
                 key=key,
             )
         path = Path(given)
+        if engine and setting_of(self.spec, key):
+            log.warning("%s is given: %s is not read", engine_key, key)
+        log.info("the network is that of %s", path)
         if engine or is_deployed(path):
             self._load_engine(module, path, engine_key if engine else key)
         elif self.implementation.load_weights is None:
