@@ -43,6 +43,8 @@ class Place:
         return subprocess.Popen(
             list(words), cwd=self.root, env=self.env, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # a shell that runs the tests in the background lets them ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )  # fmt: skip
 
     def run(self, *words: str) -> tuple[int, str, str]:

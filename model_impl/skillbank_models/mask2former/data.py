@@ -138,6 +138,13 @@ def categories_of(spec: Any) -> Categories:
     dataset, num_classes = spec.dataset, spec.model.sem_seg_head.num_classes
     contiguous = dataset.contiguous_id
     if dataset.label_map:
+        if not Path(dataset.label_map).is_file():
+            raise MissingFilesError(
+                f"dataset.label_map: there is no label map {dataset.label_map}",
+                hint=f"ls {Path(dataset.label_map).parent}; or empty, to take the classes from the data",
+                key="dataset.label_map",
+                value=dataset.label_map,
+            )
         return load_categories(Path(dataset.label_map), contiguous=contiguous, num_classes=num_classes)
     for split in ("train", "val"):
         if _is_named(getattr(dataset, split)):

@@ -8,7 +8,12 @@ from shapes_data import mask2former_spec
 
 from skillbank.errors import InvalidValueError
 from skillbank_models.data.categories import Categories, Category
-from skillbank_models.mask2former.checkpoint_facts import check_facts, facts_of, settings_of, stored_categories
+from skillbank_models.mask2former.checkpoint_facts import (
+    check_facts,
+    facts_of,
+    settings_of,
+    stored_categories,
+)
 from skillbank_models.weights.files import FACTS, read_tensors
 
 CLASSES = Categories((Category(3, "cat", (1, 2, 3), True), None, Category(9, "sky", (4, 5, 6), False)))
