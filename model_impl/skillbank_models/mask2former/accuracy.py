@@ -16,7 +16,7 @@ from skillbank_models.mask2former.segmenting import segment_batch
 from skillbank_models.metrics.segmentation import SegmentationMeasures
 from skillbank_models.ops.image_result import ImageResult
 
-__all__ = ["Segmenter", "TorchSegmenter", "agreement", "is_annotated", "measure", "sample_batches"]
+__all__ = ["Segmenter", "TorchSegmenter", "agreement", "measure", "sample_batches"]
 
 Segmenter: TypeAlias = Callable[[SegmentationBatch], list[ImageResult]]
 
@@ -46,12 +46,6 @@ class TorchSegmenter:
         """The result of each image of a batch, at its stored size and on the CPU."""
         predictions = self.network(batch.images.to(self.device), all_layers=False)
         return segment_batch(predictions, batch, settings=self.settings, is_thing=self.is_thing)
-
-
-def is_annotated(spec: Any) -> bool:
-    """Whether the spec names annotations of a validation split."""
-    split = spec.dataset.val
-    return bool(split.panoptic_json or split.instance_json or split.annot_file)
 
 
 def measure(spec: Any, segment: Segmenter, *, check_stop: Callable[[], None]) -> dict[str, float]:

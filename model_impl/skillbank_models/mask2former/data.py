@@ -19,7 +19,7 @@ from skillbank_models.data.loaders import build_loader
 from skillbank_models.data.segmentation import Collate, ImageFolder, Normalisation, SegmentationSet
 from skillbank_models.data.sources import SplitFiles, annotated_set, categories_from, folder_set
 
-__all__ = ["Mask2FormerData", "calibration_loader", "categories_of"]
+__all__ = ["Mask2FormerData", "calibration_loader", "categories_of", "is_annotated"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Mask2FormerData(pl.LightningDataModule):
         """Read and check what a stage needs."""
         if stage == "fit":
             self._annotated("train", augment=True)
-            if _is_named(self.spec.dataset.val):
+            if is_annotated(self.spec.dataset.val):
                 self._annotated("val", augment=False)
             else:
                 log.warning("dataset.val names no annotations: this run has no validation")
@@ -147,7 +147,7 @@ def categories_of(spec: Any) -> Categories:
             )
         return load_categories(Path(dataset.label_map), contiguous=contiguous, num_classes=num_classes)
     for split in ("train", "val"):
-        if _is_named(getattr(dataset, split)):
+        if is_annotated(getattr(dataset, split)):
             files = _files(dataset, split)
             if files.annotations.is_file():
                 return categories_from(files, contiguous=contiguous, num_classes=num_classes)
@@ -257,7 +257,8 @@ def _under(root: str, path: str) -> Path:
     return Path(root) / path if root else Path(path)
 
 
-def _is_named(split: Any) -> bool:
+def is_annotated(split: Any) -> bool:
+    """Whether a split of a spec names annotations."""
     return bool(split.panoptic_json or split.instance_json or split.annot_file)
 
 

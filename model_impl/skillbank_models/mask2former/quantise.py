@@ -21,11 +21,10 @@ from skillbank_models.mask2former.accuracy import (
     Segmenter,
     TorchSegmenter,
     agreement,
-    is_annotated,
     measure,
     sample_batches,
 )
-from skillbank_models.mask2former.data import categories_of
+from skillbank_models.mask2former.data import categories_of, is_annotated
 from skillbank_models.mask2former.deployed import open_segmenter
 from skillbank_models.mask2former.exported import ExportedMask2Former
 from skillbank_models.mask2former.graph_facts import graph_metadata
@@ -91,7 +90,7 @@ def quantize(spec: Any, context: ActionContext) -> None:
         "note": settings.note,
         **done.facts,
     }
-    if is_annotated(spec):
+    if is_annotated(spec.dataset.val):
         before = measure(spec, done.before, check_stop=context.check_stop)
         after = measure(spec, done.after, check_stop=context.check_stop)
         change = {name: after[name] - value for name, value in before.items() if name in after}
