@@ -16,8 +16,8 @@ from skillbank.specs.load import Layer, build_spec
 from skillbank_models.data.label_map import load_categories
 from skillbank_models.mask2former._weight_names import from_own, layout_of, own_of
 from skillbank_models.mask2former._weight_settings import describe, hf_config, settings_of_hf
-from skillbank_models.mask2former.checkpoint_facts import settings_of
 from skillbank_models.mask2former.model import build_model
+from skillbank_models.mask2former.shapeless import SHAPELESS
 from skillbank_models.protocol import WeightFormats
 from skillbank_models.weights.files import ForeignWeights
 from skillbank_models.weights.matching import LoadReport, compare
@@ -69,7 +69,7 @@ def _convert(found: ForeignWeights, target: Path, to: str, given: Mapping[str, A
 
 def _settings(found: ForeignWeights, own: Mapping[str, Tensor]) -> dict[str, Any]:
     """What a file tells about its model; its tensors are believed more than its configuration."""
-    return {**settings_of_hf(found.config), **settings_of(found.marks), **describe(own)}
+    return {**settings_of_hf(found.config), **SHAPELESS.read(found.marks), **describe(own)}
 
 
 def _checked(own: Mapping[str, Tensor], spec: Any, origin: Path) -> LoadReport:

@@ -13,7 +13,6 @@ from skillbank.errors import ConflictError, InvalidValueError, MissingValueError
 from skillbank_models.deploy.engine import sidecar_path
 from skillbank_models.deploy.engine_build import EnginePlan, batch_profile, build_engine
 from skillbank_models.deploy.onnx_file import export_onnx, report_path, require_export_packages
-from skillbank_models.mask2former.checkpoint_facts import stored_categories
 from skillbank_models.mask2former.data import categories_of
 from skillbank_models.mask2former.exported import ExportedMask2Former
 from skillbank_models.mask2former.graph_facts import graph_metadata
@@ -23,6 +22,7 @@ from skillbank_models.mask2former.quantise import quantize
 from skillbank_models.mask2former.weights import load_weights
 from skillbank_models.ops import _deformable_node
 from skillbank_models.protocol import ActionContext
+from skillbank_models.weights.checkpoint_facts import stored_categories
 
 __all__ = ["FP32_NODES", "export", "gen_trt_engine", "quantize"]
 

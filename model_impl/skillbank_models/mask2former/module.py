@@ -21,13 +21,14 @@ from skillbank_models.layers.mask_criterion import MaskCriterion
 from skillbank_models.layers.predictions import MaskPredictions
 from skillbank_models.layers.query_layers import FeedForwardLayer, SelfAttentionLayer
 from skillbank_models.layers.swin import SwinBlock
-from skillbank_models.mask2former.checkpoint_facts import facts_of, stored_categories
 from skillbank_models.mask2former.data import categories_of
 from skillbank_models.mask2former.deployed import DeployedSegmenter, open_segmenter, thing_flags
 from skillbank_models.mask2former.model import build_model
 from skillbank_models.mask2former.segmenting import segment_batch
+from skillbank_models.mask2former.shapeless import SHAPELESS
 from skillbank_models.metrics.segmentation import SegmentationMeasures
 from skillbank_models.ops.image_result import ImageResult
+from skillbank_models.weights.checkpoint_facts import stored_categories
 from skillbank_models.weights.files import FACTS
 
 __all__ = ["Mask2FormerModule", "load_engine"]
@@ -97,7 +98,7 @@ class Mask2FormerModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the tensors do not tell."""
-        checkpoint[FACTS] = facts_of(self.spec, self.categories)
+        checkpoint[FACTS] = SHAPELESS.of(self.spec, self.categories)
 
     @property
     def categories(self) -> Categories:

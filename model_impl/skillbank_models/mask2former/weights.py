@@ -40,7 +40,7 @@ from skillbank_models.layers.backbone_weights import to_backbone
 from skillbank_models.mask2former._weight_files import WEIGHT_FORMATS
 from skillbank_models.mask2former._weight_names import FORMATS, from_own, layout_of, own_of, to_own
 from skillbank_models.mask2former._weight_settings import describe, hf_config, settings_of_hf
-from skillbank_models.mask2former.checkpoint_facts import check_facts
+from skillbank_models.mask2former.shapeless import SHAPELESS
 from skillbank_models.weights.files import read_tensors
 from skillbank_models.weights.matching import LoadReport, compare, load_matching, suggest
 
@@ -107,7 +107,7 @@ def load_weights(module: nn.Module, path: Path, spec: Any) -> None:
     report = compare(wanted, tensors, what=str(path))
     if not report.is_exact:
         raise _unfit(report, wanted, tensors, key)
-    check_facts(found.marks, spec, Path(path), key)
+    SHAPELESS.check(found.marks, spec, Path(path), key)
     load_matching(network, tensors, what=str(path), key=key, min_share=1.0)
     log.info("%s (%s layout)", report.text(), layout_of(found.tensors, found.marks))
 

@@ -181,4 +181,8 @@ class Dataset(StrictModel):
     )
     enable_mp_occ: bool = setting(True, "Load the target of the multi-plane occupancy loss.")
     depth_scale: float = setting(25.0, "Upper limit of predicted depth.", gt=0.0, unit="m")
+    cache_dir: str | None = setting(
+        None,
+        "Folder for small copies of volumes and, in stage 2 without augmentation, of 2D outputs.",
+    )
     num_thing_classes: int = setting(9, "Classes 1 to this number are things, the others stuff.", ge=0)

@@ -5,10 +5,39 @@ from __future__ import annotations
 from typing import Literal
 
 from skillbank.specs.base import StrictModel, section, setting
+from skillbank.specs.common import Index, PositiveInt
 
 __all__ = ["Model"]
 
 FeatureMap = Literal["res2", "res3", "res4", "res5"]
+
+
+class Vggt(StrictModel):
+    """Size of the backbone; the defaults are those of the public VGGT-1B."""
+
+    image_width: int = setting(
+        448, "Width that images are resized to for the backbone; a multiple of patch_size.",
+        ge=14, unit="pixel",
+    )  # fmt: skip
+    patch_size: int = setting(14, "Side of the square that becomes one token.", ge=1, unit="pixel")
+    position_grid: int = setting(37, "Side of the learned position table, in tokens.", ge=1)
+    embed_dim: int = setting(1024, "Channels of a token; a multiple of four times num_heads.", ge=4)
+    num_heads: int = setting(16, "Attention heads.", ge=1)
+    mlp_ratio: float = setting(4.0, "Hidden channels of the feed-forward parts, as a multiple.", gt=0.0)
+    num_register_tokens: int = setting(4, "Tokens without a place in the image.", ge=0)
+    patch_depth: int = setting(24, "Blocks of the patch embedding.", ge=1)
+    depth: int = setting(24, "Pairs of a frame block and a global block.", ge=1)
+    intermediate_layers: list[Index] = setting(
+        [4, 11, 17, 23], "Pairs whose output the heads read, counted from 0, coarse map last.", automl=False,
+        min_length=4, max_length=4,
+    )  # fmt: skip
+    camera_depth: int = setting(4, "Blocks of the camera head.", ge=1)
+    camera_rounds: int = setting(4, "Times that the camera head refines its answer.", ge=1)
+    depth_channels: list[PositiveInt] = setting(
+        [256, 512, 1024, 1024], "Channels of the four maps of the depth head.", automl=False,
+        min_length=4, max_length=4,
+    )  # fmt: skip
+    depth_features: int = setting(256, "Channels of the fused maps of the depth head; even.", ge=2)
 
 
 class Backbone(StrictModel):
@@ -22,6 +51,10 @@ class Backbone(StrictModel):
         "File with public VGGT-1B weights; empty = the backbone starts from random weights.",
         popular=True,
     )
+    freeze: bool | None = setting(
+        None, "Keep aggregator and camera head as they are; empty = only with pretrained_model_path."
+    )
+    vggt: Vggt = section(Vggt, "Size of the backbone.")
 
 
 class SemSegHead(StrictModel):
@@ -56,6 +89,24 @@ class SemSegHead(StrictModel):
         automl=False,
         min_length=1,
     )
+    adapter_dim: int = setting(
+        2048, "Channels inside the adapter between backbone and pixel decoder; a multiple of 4.", ge=4
+    )
+    adapter_channels: list[PositiveInt] = setting(
+        [256, 512, 1024, 2048], "Channels of res2 to res5, which the adapter makes.", automl=False,
+        min_length=4, max_length=4,
+    )  # fmt: skip
+
+
+class OccupancyHead(StrictModel):
+    """Head that tells how far behind each pixel there is a surface."""
+
+    bins: int = setting(100, "Depth bins between the camera and dataset.depth_max.", ge=2)
+    channels: list[PositiveInt] = setting(
+        [1024, 512, 256, 128, 64], "Channels of the decoder path, coarse to fine.", automl=False,
+        min_length=5, max_length=5,
+    )  # fmt: skip
+    fusion_channels: int = setting(16, "Channels that each backbone map adds at the finest size.", ge=1)
 
 
 class MaskFormer(StrictModel):
@@ -135,6 +186,10 @@ class Frustum3d(StrictModel):
         256, "Side of the volume that image features are lifted into; lower it with grid_dimensions.",
         ge=1, unit="voxel",
     )  # fmt: skip
+    max_voxels: int = setting(
+        700000, "Most voxels of a batch at one resolution; above it the most occupied are kept.",
+        ge=1, unit="voxel",
+    )  # fmt: skip
     signed_channel: int = setting(
         3, "Accepted for older specs and not read; model.projection.sign_channel decides.", ge=0
     )
@@ -150,6 +205,30 @@ class Projection(StrictModel):
     depth_feature_dim: int = setting(256, "Channels of the depth features.", ge=1)
 
 
+class Compat(StrictModel):
+    """Behaviour of the published implementation that this one corrects; for weights trained with it."""
+
+    occupancy_head: Literal["reduced", "published"] = setting(
+        "reduced", "reduced narrows maps before they are enlarged, at a tenth of the cost of published."
+    )
+    depth_features: Literal["fine", "coarse"] = setting(
+        "fine", "Depth map that stage 2 reads: the finest of the depth head, or the coarsest as published."
+    )
+    voxel_rule: Literal["measured", "published"] = setting(
+        "measured",
+        "Where depth lands in the volume: on the labels, or 1.2 to 1.7 voxels beside as published.",
+    )
+    sparse_norm: Literal["instance", "voxel"] = setting(
+        "instance", "Norm of the sparse layers: over the voxels of an image, or as published over channels."
+    )
+    multi_scale_sampling: Literal["aligned", "published"] = setting(
+        "aligned", "Where coarse features are read: at the voxel's pixel, or as published up and left of it."
+    )
+    lifting_fill: bool = setting(
+        True, "Extend the free space of stuff to the image border when lifting; published code does not."
+    )
+
+
 class Model(StrictModel):
     """Everything that shapes the network."""
 
@@ -158,6 +237,8 @@ class Model(StrictModel):
     mask_former: MaskFormer = section(MaskFormer, "Query decoder, matching and 2D losses.")
     frustum3d: Frustum3d = section(Frustum3d, "3D completion stage.")
     projection: Projection = section(Projection, "Lifting of 2D features into the volume.")
+    occupancy_head: OccupancyHead = section(OccupancyHead, "Multi-plane occupancy head.")
+    compat: Compat = section(Compat, "Behaviour for weights of the published implementation.")
     mode: Literal["panoptic", "instance", "semantic"] = setting(
         "panoptic", "Kind of segmentation made from the predicted masks.", any_case=True, popular=True
     )

@@ -34,6 +34,12 @@ class Images(Inference):
         mandatory_for=("inference",),
         popular=True,
     )
+    intrinsics: str | None = setting(
+        None,
+        "camera_head, dataset, or a file or folder of camera matrices; empty = the best that is known.",
+    )
+    meshes: bool = setting(True, "Write meshes and the page with them, in stage 2.")
+    volumes: bool = setting(True, "Write geometry, semantic and panoptic volumes, in stage 2.")
 
 
 class Export(StrictModel):
@@ -139,7 +145,41 @@ def _onnx_file(path: str | None) -> str | None:
     return f"{path!r} is no ONNX file name; it must end in .onnx"
 
 
+def _grid(decoder: int, lifting: int) -> str | None:
+    if decoder not in _GRIDS:
+        return f"{decoder} does not divide the stored volumes; allowed are {', '.join(map(str, _GRIDS))}"
+    if lifting != decoder:
+        return f"{decoder} and {lifting} differ; features are lifted into the volume that is decoded"
+    return None
+
+
+def _taps(layers: Sequence[int], depth: int) -> str | None:
+    if list(layers) != sorted(set(layers)):
+        return f"{list(layers)} is not in increasing order"
+    return None if layers[-1] < depth else f"{layers[-1]} is not there; the last of {depth} is {depth - 1}"
+
+
+_GRIDS = (64, 128, 256)
 _RULES = (
+    Rule(
+        keys=("model.frustum3d.grid_dimensions", "model.frustum3d.frustum_dims"),
+        check=_grid,
+        hint="set model.frustum3d.grid_dimensions alone; frustum_dims follows it",
+    ),
+    Rule(
+        keys=("model.backbone.vggt.intermediate_layers", "model.backbone.vggt.depth"),
+        check=_taps,
+        hint="model.backbone.vggt.intermediate_layers: four numbers below model.backbone.vggt.depth",
+    ),
+    Rule(
+        keys=("model.backbone.vggt.embed_dim", "model.backbone.vggt.num_heads"),
+        check=lambda width, heads: (
+            None if width % (4 * heads) == 0 else f"{width} is not a multiple of four times {heads} heads"
+        ),
+        hint="change model.backbone.vggt.embed_dim or model.backbone.vggt.num_heads",
+    ),
+    divisible("model.backbone.vggt.image_width", "model.backbone.vggt.patch_size"),
+    divisible("model.sem_seg_head.convs_dim", "model.mask_former.nheads"),
     Rule(
         keys=(
             "train.checkpoint_2d",
@@ -203,6 +243,11 @@ _RULES = (
 
 _DERIVED = (
     Derived(key="dataset.downsample_factor", sources=("dataset.name",), value=_factor_of),
+    Derived(
+        key="model.frustum3d.frustum_dims",
+        sources=("model.frustum3d.grid_dimensions",),
+        value=lambda side: side,
+    ),
     Derived(key="dataset.iso_value", sources=("dataset.name",), value=lambda name: float(_factor_of(name))),
 )
 

@@ -28,6 +28,43 @@ DEVIATIONS = {
     "train.checkpointer.* missing": "one row of the note for eight keys",
     **{f"train.checkpointer.{name} extra": "one row of the note for eight keys" for name in CHECKPOINTER},
 }
+VGGT = [
+    *(
+        "image_width",
+        "patch_size",
+        "position_grid",
+        "embed_dim",
+        "num_heads",
+        "mlp_ratio",
+        "patch_depth",
+        "depth",
+    ),
+    *("num_register_tokens", "intermediate_layers", "camera_depth", "camera_rounds"),
+    *("depth_channels", "depth_features"),
+]
+COMPAT = [
+    *(
+        "occupancy_head",
+        "depth_features",
+        "voxel_rule",
+        "sparse_norm",
+        "multi_scale_sampling",
+        "lifting_fill",
+    ),
+]
+ADDED = {
+    **{f"model.backbone.vggt.{name}": "size of the backbone" for name in VGGT},
+    **{f"model.occupancy_head.{name}": "size of a head" for name in ("bins", "channels", "fusion_channels")},
+    **{f"model.sem_seg_head.{name}": "size of the adapter" for name in ("adapter_dim", "adapter_channels")},
+    **{f"model.compat.{name}": "a corrected defect, for published weights" for name in COMPAT},
+    "model.backbone.freeze": "a backbone without public weights has to learn",
+    "model.frustum3d.max_voxels": "a cap while training, too",
+    "dataset.cache_dir": "reading volumes is the slowest part",
+    "inference.intrinsics": "photos of any camera",
+    "inference.meshes": "meshes and page",
+    "inference.volumes": "volumes take space",
+}
+DEVIATIONS |= {f"{key} extra": reason for key, reason in ADDED.items()}
 DATA = {
     f"dataset.{split}.{key}": "x" for split in ("train", "val", "test") for key in ("json_path", "base_dir")
 }
@@ -159,7 +196,8 @@ def test_either_onnx_key_is_enough() -> None:
         ({"train": {"precision": 16}}, "train.precision", "fp16"),
         ({"train": {"distributed_strategy": "FSDP"}}, "train.distributed_strategy", "fsdp"),
         ({"model": {"backbone_type": "VGGT"}}, "model.backbone.backbone_type", "vggt"),
-        ({"model": {"frustum_dims": 128}}, "model.frustum3d.frustum_dims", 128),
+        ({"model": {"grid_dimensions": 128}}, "model.frustum3d.frustum_dims", 128),
+        ({"model": {"frustum_dims": 64, "grid_dimensions": 64}}, "model.frustum3d.grid_dimensions", 64),
         ({"dataset": {"name": "Matterport3D"}}, "dataset.name", "matterport"),
         ({"dataset": {"augmentation": {"random_flip": "none"}}}, "dataset.augmentation.random_flip", ""),
         ({"learning_rate": 0.5}, "train.optim.lr", 0.5),
@@ -168,6 +206,25 @@ def test_either_onnx_key_is_enough() -> None:
 )
 def test_other_spellings(written: dict[str, Any], key: str, value: Any) -> None:
     assert value_of(draft(written), key) == value
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model.frustum3d.grid_dimensions": 100}, r"100 does not divide .* 64, 128, 256"),
+        ({"model.frustum3d.frustum_dims": 128}, r"256 and 128 differ"),
+        (
+            {"model.backbone.vggt.intermediate_layers": [4, 3, 17, 23]},
+            r"\[4, 3, 17, 23\] is not in increasing",
+        ),
+        ({"model.backbone.vggt.depth": 20}, r"23 is not there; the last of 20 is 19"),
+        ({"model.backbone.vggt.embed_dim": 100}, r"100 is not a multiple of four times 16 heads"),
+        ({"model.backbone.vggt.image_width": 450}, r"450 is not a multiple of 14"),
+    ],
+)
+def test_sizes_of_the_network_have_to_fit(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        spec(values)
 
 
 def test_engine_keys_of_the_stand_alone_builder() -> None:
