@@ -83,11 +83,19 @@ def build_optimiser(module: nn.Module, optim: Optim) -> Optimizer:
     return AdamW(groups, lr=optim.lr, betas=(optim.momentum, _SECOND_BETA), fused=fused)
 
 
-def build_schedule(optimizer: Optimizer, optim: Optim, *, total_steps: int) -> dict[str, Any]:
+def build_schedule(
+    optimizer: Optimizer,
+    optim: Optim,
+    *,
+    total_steps: int,
+    warmup_steps: int = 0,
+    warmup_factor: float = 1.0,
+) -> dict[str, Any]:
     """The schedule of the learning rate, as Lightning takes it beside an optimiser.
 
     MultiStep multiplies by `gamma` at each of the `milestones`, StepLR every ``milestones[0]`` epochs (no
-    other key can carry the period), Warmuppoly sets ``lr * (1 - t / T) ** 0.9`` at step t of T. None of them
+    other key can carry the period), Warmuppoly sets ``lr * (1 - t / T) ** 0.9`` at step t of T, below which the
+    rate rises in a line from `warmup_factor` to 1 over the first `warmup_steps`. None of them
     watches a value; `monitor_name` goes along as ``monitor``, which Lightning reads for schedules that react
     to a plateau.
 
@@ -95,6 +103,8 @@ def build_schedule(optimizer: Optimizer, optim: Optim, *, total_steps: int) -> d
         optimizer: its present learning rates are those to start from.
         optim: `train.optim` of a spec.
         total_steps: T, optimiser steps of the whole training.
+        warmup_steps: of Warmuppoly.
+        warmup_factor: of Warmuppoly.
 
     Raises:
         InvalidValueError: StepLR without a period.
@@ -103,7 +113,12 @@ def build_schedule(optimizer: Optimizer, optim: Optim, *, total_steps: int) -> d
     schedule: LRScheduler
     if by_step:
         last = max(total_steps, 1)
-        schedule = LambdaLR(optimizer, lambda step: max(0.0, 1.0 - step / last) ** _POWER)
+
+        def factor(step: int) -> float:
+            risen = step / warmup_steps if step < warmup_steps else 1.0
+            return (warmup_factor + (1.0 - warmup_factor) * risen) * max(0.0, 1.0 - step / last) ** _POWER
+
+        schedule = LambdaLR(optimizer, factor)
     elif optim.lr_scheduler == "StepLR":
         period = optim.milestones[0] if optim.milestones else 0
         if period < 1:

@@ -20,7 +20,7 @@ from skillbank_models.data.images import image_size, map_size
 from skillbank_models.data.problems import Problems, some
 from skillbank_models.data.regions import Regions
 
-__all__ = ["Reader", "check_headers", "check_split"]
+__all__ = ["Reader", "absent", "check_headers", "check_split", "spread"]
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def check_split(name: str, records: Sequence[Record], reader: Reader, image_fold
     if reader.mask_folder is not None:
         _note_missing(problems, reader.mask_folder, (record.mask for record in records), "masks", reader)
     problems.check()
-    checked = _spread(records, _MOST_HEADERS)
+    checked = spread(records, _MOST_HEADERS)
     if len(checked) < len(records):
         log.info("%s split: sizes of %d of %d images are checked now", name, len(checked), len(records))
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -76,7 +76,7 @@ def check_split(name: str, records: Sequence[Record], reader: Reader, image_fold
                 problems.note(error)
         problems.check()
         for error in pool.map(
-            lambda record: _pixel_fault(record, reader, image_folder), _spread(records, _MOST_PIXELS)
+            lambda record: _pixel_fault(record, reader, image_folder), spread(records, _MOST_PIXELS)
         ):
             if error is not None:
                 problems.note(error)
@@ -91,7 +91,7 @@ def check_headers(folder: Path, names: Sequence[str]) -> None:
     """
     problems = Problems(folder)
     with ThreadPoolExecutor(_THREADS) as pool:
-        for error in pool.map(lambda name: _unreadable(folder / name), _spread(names, _MOST_HEADERS)):
+        for error in pool.map(lambda name: _unreadable(folder / name), spread(names, _MOST_HEADERS)):
             if error is not None:
                 problems.note(error)
     problems.check()
@@ -116,7 +116,7 @@ def _note_missing(problems: Problems, folder: Path, names: Iterable[str], what: 
     missing = [
         str(parent / name) if parent != folder else name
         for parent, wanted in by_parent.items()
-        for name in _absent(parent, wanted)
+        for name in absent(parent, wanted)
     ]
     if missing:
         problems.note(
@@ -129,14 +129,15 @@ def _note_missing(problems: Problems, folder: Path, names: Iterable[str], what: 
         )
 
 
-def _absent(parent: Path, wanted: list[str]) -> list[str]:
+def absent(parent: Path, wanted: Sequence[str]) -> list[str]:
+    """Names that a folder does not have; a folder is listed once instead of asked many times."""
     if len(wanted) < _FEW:
         return [name for name in wanted if not (parent / name).is_file()]
     try:
         with os.scandir(parent) as entries:
             there = {entry.name for entry in entries}
     except OSError:
-        return wanted
+        return list(wanted)
     return [name for name in wanted if name not in there]
 
 
@@ -175,7 +176,7 @@ def _unreadable(path: Path) -> DataError | None:
     return None
 
 
-def _spread(items: Sequence[Item], most: int) -> list[Item]:
+def spread(items: Sequence[Item], most: int) -> list[Item]:
     """At most so many items, evenly taken."""
     if len(items) <= most:
         return list(items)

@@ -19,7 +19,7 @@ from skillbank_models.data.label_map import GOLDEN
 from skillbank_models.data.run_lengths import runs_of, unpacked
 from skillbank_models.ops.image_result import ImageResult, InstanceResult
 
-__all__ = ["DrawnRegion", "regions_of_result", "regions_of_truth"]
+__all__ = ["DrawnRegion", "instance_color", "regions_of_result", "regions_of_truth"]
 
 Rgb = tuple[int, int, int]
 
@@ -39,6 +39,7 @@ class DrawnRegion:
         is_thing: whether it is one of several of its class.
         color: R, G, B; instances of one class differ.
         area: pixels.
+        name: to write into it; None = that of its class.
     """
 
     top: int
@@ -49,6 +50,7 @@ class DrawnRegion:
     is_thing: bool
     color: Rgb
     area: int
+    name: str | None = None
 
 
 def regions_of_result(result: ImageResult, categories: Categories, *, min_score: float) -> list[DrawnRegion]:
@@ -140,13 +142,13 @@ def _colored(rows: list[_Row], categories: Categories, *, countable: bool) -> li
         is_thing = countable and categories.is_thing(label)
         number = seen.get(label, 0)
         seen[label] = number + 1
-        color = _shade(categories.color(label), number) if is_thing else categories.color(label)
+        color = instance_color(categories.color(label), number) if is_thing else categories.color(label)
         regions.append(DrawnRegion(top, left, mask, label, score, is_thing, color, areas[place]))
     return regions
 
 
-def _shade(color: Rgb, number: int) -> Rgb:
-    """The colour of the n-th instance of a class; the first has the colour of the class."""
+def instance_color(color: Rgb, number: int) -> Rgb:
+    """The colour of the n-th instance of a class, from 0; the first has the colour of the class."""
     if number == 0:
         return color
     hue, light, saturation = colorsys.rgb_to_hls(*(value / 255 for value in color))

@@ -1,37 +1,41 @@
-"""Loaders of segmentation data, with the settings that splits share."""
+"""Loaders of image data, with the settings that splits share."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from skillbank_models.data.batch import SegmentationBatch
-from skillbank_models.data.segmentation import Collate, Sample
-
 __all__ = ["build_loader", "world_size"]
+
+Item = TypeVar("Item")
+Batch = TypeVar("Batch")
 
 
 def build_loader(
-    dataset: Dataset[Sample],
+    dataset: Dataset[Item],
     *,
-    collate: Collate,
+    collate: Callable[[Sequence[Item]], Batch],
     batch_size: int,
     workers: int,
     pin_memory: bool,
     train: bool,
     own_share: bool,
-) -> DataLoader[SegmentationBatch]:
+) -> DataLoader[Batch]:
     """A loader.
 
     Args:
+        collate: samples -> batch.
         train: shuffle, and drop a last batch that is not full, unless too few batches would be left.
         own_share: every process draws from its own share of the images, by torch's distributed sampler;
             otherwise the batches of one common order are dealt out to the processes from outside.
     """
     count = len(dataset)  # type: ignore[arg-type]
     world = world_size()
-    sampler: DistributedSampler[Sample] | None = None
+    sampler: DistributedSampler[Item] | None = None
     if train and own_share:
         sampler = DistributedSampler(dataset, world, _rank()) if world > 1 else None
         full = -(-count // world) // batch_size

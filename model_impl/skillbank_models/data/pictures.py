@@ -21,7 +21,18 @@ from skillbank_models.data.drawn_regions import DrawnRegion, regions_of_result, 
 from skillbank_models.data.text_places import TextPlaces
 from skillbank_models.ops.image_result import ImageResult
 
-__all__ = ["draw_result", "draw_truth", "side_by_side"]
+__all__ = [
+    "INK",
+    "PANEL_TEXT",
+    "draw_regions",
+    "draw_result",
+    "draw_truth",
+    "font_of",
+    "in_a_grid",
+    "side_by_side",
+    "text_size",
+    "with_legend",
+]
 
 Picture = NDArray[np.uint8]
 Rgb = tuple[int, int, int]
@@ -50,12 +61,12 @@ def draw_result(
         (H, W, 3) RGB; small images are enlarged by a whole factor.
     """
     regions = regions_of_result(result, categories, min_score=MIN_SCORE)
-    return _draw(image, regions, categories, legend=legend)
+    return draw_regions(image, regions, categories, legend=legend)
 
 
 def draw_truth(image: Picture, truth: Truth, categories: Categories, *, legend: bool = True) -> Picture:
     """An annotation over its image; arguments and answer as `draw_result`."""
-    return _draw(image, regions_of_truth(truth, categories), categories, legend=legend)
+    return draw_regions(image, regions_of_truth(truth, categories), categories, legend=legend)
 
 
 def side_by_side(
@@ -79,42 +90,71 @@ def side_by_side(
     regions = [[], [replace(region, score=None) for region in found]]
     if truth is not None:
         regions.append(regions_of_truth(truth, categories))
-    panels = [_draw(image, found, categories, legend=False, larger=PANEL_TEXT) for found in regions]
-    height, width = panels[0].shape[:2]
-    text = PANEL_TEXT * _text_size(width, height)
-    gap, font = max(8, width // 80), _font(text * 1.2)
-    head = round(font.size * 2)
-    row = Image.new("RGB", (len(panels) * (width + gap) + gap, head + height + gap), PAPER)
-    pen = ImageDraw.Draw(row)
-    for place, (panel, title) in enumerate(zip(panels, titles, strict=False)):
-        left = gap + place * (width + gap)
-        row.paste(Image.fromarray(panel), (left, head))
-        pen.text((left + width / 2, head / 2), title, font=font, fill=INK, anchor="mm")
+    panels = [draw_regions(image, found, categories, legend=False, larger=PANEL_TEXT) for found in regions]
+    text = PANEL_TEXT * text_size(panels[0].shape[1], panels[0].shape[0])
+    row = in_a_grid(panels, titles, columns=len(panels), text=text)
     shown = [region for found in regions for region in found]
-    return _with_legend(np.asarray(row), shown, categories, counts=False, text=text)
+    return with_legend(row, shown, categories, counts=False, text=text)
 
 
-def _draw(
+def in_a_grid(panels: Sequence[Picture], titles: Sequence[str], *, columns: int, text: float) -> Picture:
+    """Pictures of one size in rows, each below its title.
+
+    Args:
+        panels: (H, W, 3) RGB.
+        titles: one for each panel.
+        columns: panels in a row.
+        text: height of names in the panels, pixels.
+    """
+    height, width = panels[0].shape[:2]
+    gap, font = max(8, width // 80), font_of(text * 1.2)
+    head = round(font.size * 2)
+    rows = -(-len(panels) // columns)
+    grid = Image.new("RGB", (columns * (width + gap) + gap, rows * (head + height) + gap), PAPER)
+    pen = ImageDraw.Draw(grid)
+    for place, (panel, title) in enumerate(zip(panels, titles, strict=False)):
+        left, top = gap + place % columns * (width + gap), place // columns * (head + height)
+        grid.paste(Image.fromarray(panel), (left, top + head))
+        pen.text((left + width / 2, top + head / 2), title, font=font, fill=INK, anchor="mm")
+    return np.asarray(grid)
+
+
+def draw_regions(
     image: Picture,
     regions: Sequence[DrawnRegion],
     categories: Categories,
     *,
     legend: bool,
     larger: float = 1.0,
+    long_side: int = LONG_SIDE,
 ) -> Picture:
+    """Coloured masks with outlines and names over an image.
+
+    Args:
+        image: (H0, W0, 3) RGB.
+        regions: what to draw, in order.
+        categories: names, and the colours of the legend.
+        legend: add a panel with the classes below.
+        larger: factor on the size of names.
+        long_side: images are enlarged by a whole factor until they have about this.
+
+    Returns:
+        (H, W, 3) RGB.
+    """
     height, width = image.shape[:2]
-    times = min(max(1, -(-LONG_SIDE // (max(height, width) + 1))), MOST_TIMES) if max(height, width) else 1
+    times = min(max(1, -(-long_side // (max(height, width) + 1))), MOST_TIMES) if max(height, width) else 1
     size = (width * times, height * times)
     canvas = np.array(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)  # (H, W, 3)
-    text = larger * _text_size(canvas.shape[1], canvas.shape[0])
+    text = larger * text_size(canvas.shape[1], canvas.shape[0])
     outlines = [_paint(canvas, region, times) for region in regions]
     for region, contours in zip(regions, outlines, strict=True):
         _outline(canvas, region, contours, thickness=max(1, round(text / 9)))
     drawn = _names(canvas, regions, categories, times, text) if regions else canvas
-    return _with_legend(drawn, regions, categories, counts=True, text=text) if legend else drawn
+    return with_legend(drawn, regions, categories, counts=True, text=text) if legend else drawn
 
 
-def _text_size(width: int, height: int) -> float:
+def text_size(width: int, height: int) -> float:
+    """Height of names in a picture, pixels."""
     return min(max(11.0, 0.0145 * max(width, height)), 40.0)
 
 
@@ -129,7 +169,12 @@ def _sized(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _font(size: float) -> ImageFont.FreeTypeFont:
+def font_of(size: float) -> ImageFont.FreeTypeFont:
+    """The font of all pictures.
+
+    Raises:
+        RuntimeMissingError: Pillow cannot draw text.
+    """
     return _sized(round(size))
 
 
@@ -174,8 +219,8 @@ def _names(
     pen = ImageDraw.Draw(picture, "RGBA")
     places = TextPlaces(picture.width, picture.height, gap=2)
     for region in sorted(regions, key=lambda one: (not one.is_thing, -one.area)):
-        font = _font(text if region.is_thing else text * 1.1)
-        label = categories.name(region.label)
+        font = font_of(text if region.is_thing else text * 1.1)
+        label = region.name or categories.name(region.label)
         if region.score is not None:
             label += f" {100 * region.score:.0f}%"
         size = round(font.getlength(label) + 0.8 * font.size), round(1.5 * font.size)
@@ -189,10 +234,18 @@ def _names(
     return np.asarray(picture)
 
 
-def _with_legend(
+def with_legend(
     picture: Picture, regions: Sequence[DrawnRegion], categories: Categories, *, counts: bool, text: float
 ) -> Picture:
-    """A panel below with the classes that are shown, things first, common ones first."""
+    """The picture above a panel with the classes that are shown, things first, common ones first.
+
+    Args:
+        picture: (H, W, 3) RGB.
+        regions: what is shown.
+        categories: names and colours.
+        counts: tell how many things of a class there are.
+        text: height of names in the picture, pixels.
+    """
     area: dict[int, int] = {}
     number: dict[int, int] = {}
     things: set[int] = set()
@@ -204,7 +257,7 @@ def _with_legend(
     if not area:
         return picture
     labels = sorted(area, key=lambda label: (label not in things, -area[label]))
-    font = _font(text * 1.1)
+    font = font_of(text * 1.1)
     swatch, pad = round(font.size), round(font.size * 0.9)
     line = round(font.size * 1.8)
     width = picture.shape[1]

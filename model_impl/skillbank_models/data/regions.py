@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MapRegions", "MaskRegions", "Regions", "Window"]
+__all__ = ["MapRegions", "MaskRegions", "Regions", "Window", "nearest_places"]
 
 Labels = NDArray[np.int64]
 
@@ -99,7 +99,7 @@ class MapRegions:
 
     def resized(self, window: Window) -> MapRegions:
         """Resized, then cropped."""
-        rows, columns = _nearest(self.size, window)
+        rows, columns = nearest_places(self.size, window)
         return self._with(self.numbers.take(rows, axis=0).take(columns, axis=1))  # (h, w)
 
     def class_areas(self, window: Window) -> NDArray[np.int64]:
@@ -157,7 +157,7 @@ class MaskRegions:
 
     def resized(self, window: Window) -> MaskRegions:
         """Resized, then cropped."""
-        rows, columns = _nearest(self.size, window)
+        rows, columns = nearest_places(self.size, window)
         return self._with(self.planes.take(rows, axis=1).take(columns, axis=2), ())  # (S, h, w)
 
     def class_areas(self, window: Window) -> NDArray[np.int64]:
@@ -186,7 +186,7 @@ class MaskRegions:
         return MaskRegions(planes, self.ids, self.labels, self.is_crowd, areas)
 
 
-def _nearest(source: tuple[int, int], window: Window) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def nearest_places(source: tuple[int, int], window: Window) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Source rows and columns whose pixel centres are nearest to those of the crop."""
     rows = np.arange(window.top, window.top + window.size[0]) + 0.5
     columns = np.arange(window.left, window.left + window.size[1]) + 0.5

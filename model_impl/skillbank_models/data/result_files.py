@@ -18,11 +18,20 @@ from skillbank.errors import StorageError
 from skillbank_models.data.categories import Categories
 from skillbank_models.data.images import image_endings
 
-__all__ = ["OutputNames", "categories_json", "label_image", "save_image", "segment_image_file", "write_rows"]
+__all__ = [
+    "OutputNames",
+    "categories_json",
+    "label_image",
+    "save_image",
+    "segment_image_file",
+    "whole_file",
+    "write_json",
+    "write_rows",
+]
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that gets its name when its content is complete.
 
     Raises:
@@ -48,7 +57,7 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
 
 def save_image(path: Path, image: Image.Image, **options: Any) -> None:
     """Write a picture in the format that its ending says."""
-    with _whole(path) as file:
+    with whole_file(path) as file:
         image.save(file, format={".jpg": "JPEG", ".png": "PNG"}[path.suffix], **options)
 
 
@@ -88,9 +97,16 @@ def categories_json(categories: Categories) -> list[dict[str, Any]]:
     ]
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write one value, to be read by people too."""
+    with whole_file(path) as file:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
+        file.write(text.encode() + b"\n")
+
+
 def write_rows(path: Path, lists: Mapping[str, Iterable[Any]] | Iterable[Any]) -> None:
     """Write an object of lists, or one list, row by row, so that it never is in memory as a whole."""
-    with _whole(path) as file:
+    with whole_file(path) as file:
         if not isinstance(lists, Mapping):
             _write_list(file, lists)
         else:

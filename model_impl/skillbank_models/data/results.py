@@ -17,19 +17,16 @@ all names are numbers, as in COCO; else its place in the sorted list. Every file
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from skillbank.errors import StorageError
 from skillbank_models.data.categories import Categories
 from skillbank_models.data.pictures import draw_result
 from skillbank_models.data.result_files import (
@@ -40,7 +37,7 @@ from skillbank_models.data.result_files import (
     segment_image_file,
     write_rows,
 )
-from skillbank_models.metrics.reduction import is_shared
+from skillbank_models.data.result_records import RecordPlace, ResultRecords
 from skillbank_models.ops.image_result import ImageResult, InstanceResult, PanopticResult
 from skillbank_models.ops.instance_runs import encode_masks
 from skillbank_models.ops.postprocess import Mode
@@ -54,9 +51,7 @@ JPEG = {"quality": 92, "subsampling": 0}
 class _Entry:
     """One image of the merged results: where its record is, and its id."""
 
-    name: str
-    rank: int
-    offset: int
+    place: RecordPlace
     id: int | None
     height: int
     width: int
@@ -87,19 +82,10 @@ class ResultWriter:
         self.folder = folder
         self.mode = mode
         self.categories = categories
-        self._rank, self._world = rank, world
+        self._rank = rank
         self._overlays = overlays
         self._names = OutputNames()
-        self._count = 0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._part(rank).write_bytes(b"")
-        except OSError as error:
-            raise StorageError(
-                f"{folder}: results cannot be written there ({error.strerror})",
-                hint="-o results_dir=<folder you may write to>",
-                key="results_dir",
-            ) from error
+        self._records = ResultRecords(folder, rank=rank, world=world)
 
     def add(
         self,
@@ -142,8 +128,7 @@ class ResultWriter:
         height, width = image.shape[:2]
         number = image_id if isinstance(image_id, int) else None
         record = {"name": relative_name, "id": number, "height": height, "width": width}
-        self._note({**record, "file": written, "rows": rows})
-        self._count += 1
+        self._records.add({**record, "file": written, "rows": rows})
 
     def finish(self) -> list[tuple[Path, str]]:
         """Join the records of all processes; every process calls it, after its last image.
@@ -154,14 +139,11 @@ class ResultWriter:
         Raises:
             StorageError: records of a process are missing, or a file cannot be written.
         """
-        self._note({"end": self._count})
-        self._wait()
+        self._records.end()
         if self._rank == 0:
-            entries = self._entries()
-            self._write(entries)
-            for part in self.folder.glob(".results-*.part"):
-                part.unlink(missing_ok=True)
-        self._wait()
+            self._write(self._entries())
+            self._records.remove()
+        self._records.wait()
         names = {
             "semantic": ("semantic.json",),
             "panoptic": ("panoptic.json",),
@@ -169,66 +151,20 @@ class ResultWriter:
         }[self.mode]
         return [(self.folder / name, "predictions") for name in names]
 
-    def _note(self, row: dict[str, Any]) -> None:
-        path = self._part(self._rank)
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, allow_nan=False) + "\n")
-        except OSError as error:
-            raise StorageError(
-                f"{path}: results cannot be written ({error.strerror})",
-                hint=f"df -h {self.folder}",
-                key="results_dir",
-            ) from error
-
-    def _wait(self) -> None:
-        if self._world > 1 and is_shared():
-            dist.barrier()
-
-    def _part(self, rank: int) -> Path:
-        return self.folder / f".results-{rank:05d}.part"
-
     def _entries(self) -> list[_Entry]:
-        """Images of all processes by name, each once."""
-        found: dict[str, _Entry] = {}
-        for rank in range(self._world):
-            path = self._part(rank)
-            ended = False
-            if path.is_file():
-                with path.open("rb") as file:
-                    offset = 0
-                    for line in file:
-                        row = json.loads(line)
-                        ended = "end" in row
-                        if not ended:
-                            entry = _Entry(row["name"], rank, offset, row["id"], row["height"], row["width"])
-                            found.setdefault(row["name"], entry)
-                        offset += len(line)
-            if not ended:
-                raise StorageError(
-                    f"{path}: process {rank} of {self._world} left no complete results",
-                    hint="results_dir must be a folder that all processes share",
-                    key="results_dir",
-                )
-        return _numbered([found[name] for name in sorted(found)])
+        places = self._records.places(keep=("id", "height", "width"))
+        return _numbered([_Entry(place, **place.kept) for place in places])
 
-    def _records(self, entries: list[_Entry]) -> Iterator[tuple[_Entry, dict[str, Any]]]:
-        files = [self._part(rank).open("rb") for rank in range(self._world)]
-        try:
-            for entry in entries:
-                files[entry.rank].seek(entry.offset)
-                yield entry, json.loads(files[entry.rank].readline())
-        finally:
-            for file in files:
-                file.close()
+    def _read(self, entries: list[_Entry]) -> Iterator[tuple[_Entry, dict[str, Any]]]:
+        return zip(entries, self._records.read(entry.place for entry in entries), strict=True)
 
     def _write(self, entries: list[_Entry]) -> None:
         categories = categories_json(self.categories)
         images = [
-            {"id": entry.id, "file_name": entry.name, "height": entry.height, "width": entry.width}
+            {"id": entry.id, "file_name": entry.place.name, "height": entry.height, "width": entry.width}
             for entry in entries
         ]
-        records = self._records(entries)
+        records = self._read(entries)
         if self.mode == "instance":
             rows = ({"image_id": entry.id, **row} for entry, record in records for row in record["rows"])
             write_rows(self.folder / "instances.json", rows)
@@ -250,14 +186,11 @@ def _numbered(entries: list[_Entry]) -> list[_Entry]:
     """The same with an id for every image."""
     if all(entry.id is not None for entry in entries):
         return entries
-    stems = [PurePosixPath(entry.name).stem for entry in entries]
+    stems = [PurePosixPath(entry.place.name).stem for entry in entries]
     numbers = [int(stem) if stem.isascii() and stem.isdecimal() else 0 for stem in stems]
     if 0 in numbers or len(set(numbers)) < len(numbers):
         numbers = list(range(1, len(entries) + 1))
-    return [
-        _Entry(entry.name, entry.rank, entry.offset, number, entry.height, entry.width)
-        for entry, number in zip(entries, numbers, strict=True)
-    ]
+    return [replace(entry, id=number) for entry, number in zip(entries, numbers, strict=True)]
 
 
 def _segment_rows(result: PanopticResult, categories: Categories) -> list[dict[str, Any]]:

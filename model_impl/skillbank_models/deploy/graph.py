@@ -60,12 +60,19 @@ def _module_of(node: NodeProto, prefix: str) -> str:
     return path.removeprefix(prefix) or "graph"
 
 
-def name_axes(model: ModelProto, axes: Mapping[str, Mapping[int, str]], *, everywhere: Sequence[str]) -> None:
+def name_axes(
+    model: ModelProto,
+    axes: Mapping[str, Mapping[int, str]],
+    *,
+    everywhere: Sequence[str],
+    but: Sequence[str] = (),
+) -> None:
     """Give axes of unknown length readable names, and check that they are of unknown length indeed.
 
     Args:
         axes: input -> axis -> name.
         everywhere: names of axes that the first axis of every output has to have, such as ``batch``.
+        but: outputs that need not.
 
     Raises:
         BackendError: the graph fixes the length of an axis that was to stay open.
@@ -87,7 +94,7 @@ def name_axes(model: ModelProto, axes: Mapping[str, Mapping[int, str]], *, every
         f"{name} of output {value.name} at {_shape(value)[0]}"
         for name in everywhere
         for value in model.graph.output
-        if _shape(value)[:1] != [name]
+        if value.name not in but and _shape(value)[:1] != [name]
     ]
     if fixed:
         raise BackendError(

@@ -34,9 +34,8 @@ log = logging.getLogger(__name__)
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 _TALKATIVE = ("torch.onnx", "torch._dynamo", "torch.export", "onnxscript", "onnx_ir")
-_LARGEST_FILE_BYTES = (
-    2**31 - 2**20
-)  # protobuf refuses 2 GiB and more; weights go to a file beside it before that
+# protobuf refuses 2 GiB and more; weights go to a file beside it before that, which leaves room for the nodes
+_LARGEST_FILE_BYTES = 2**31 - 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,7 @@ class OnnxPlan:
         outputs: names of what forward returns, in order.
         axes: input -> axis -> unknown length; all other lengths are fixed at those of the example.
         batch: name of the axis that every output has first; None where the batch is fixed.
+        constants: outputs that are the same for every input, and so have no batch.
         opset: operator set as asked for.
         key: spec key that asks for the operator set, for messages.
         metadata: stored in the file.
@@ -78,6 +78,7 @@ class OnnxPlan:
     outputs: tuple[str, ...]
     axes: Mapping[str, Mapping[int, Axis]]
     batch: str | None
+    constants: tuple[str, ...] = ()
     opset: int
     key: str = "export.opset_version"
     metadata: Mapping[str, str]
@@ -142,6 +143,7 @@ def export_onnx(module: nn.Module, plan: OnnxPlan) -> dict[str, Any]:
         model,
         {name: {axis: found.name for axis, found in axes.items()} for name, axes in plan.axes.items()},
         everywhere=[plan.batch] if plan.batch else [],
+        but=plan.constants,
     )
     graph.tidy(model, prefix=plan.prefix, metadata=plan.metadata)
     _settle_versions(model, opset, plan.key)
@@ -193,7 +195,8 @@ def save_model(model: ModelProto, path: Path, *, check: Callable[[Path], None] |
         log.warning("%s exists and is replaced", path)
     with _private_folder(path.parent) as folder:
         file = folder / path.name
-        if model.ByteSize() < _LARGEST_FILE_BYTES:
+        # weight by weight: protobuf cannot even count what it cannot write
+        if sum(tensor.ByteSize() for tensor in model.graph.initializer) < _LARGEST_FILE_BYTES:
             onnx.save_model(model, str(file))
         else:
             onnx.save_model(model, str(file), save_as_external_data=True, location=f"{path.name}.data")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
-__all__ = ["Linear", "linear"]
+__all__ = ["Linear", "linear", "summed_outer_products"]
 
 MIN_ROWS = 32  # measured: below it, the fixed cost of the convolution eats the gain
 
@@ -39,6 +40,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # The dilation has no effect on one column, but keeps torch from its own slow code on a single thread.
     out = F.conv2d(image, weight[:, :, None, None], bias, dilation=(1, 2))  # (1, C_out, rows, 1)
     return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])  # (..., C_out)
+
+
+def summed_outer_products(x: Tensor, y: Tensor) -> Tensor:
+    """Sum over rows of the outer products of two matrices, `x.t() @ y`: what a weight gradient is.
+
+    Args:
+        x: (rows, C_x).
+        y: (rows, C_y), of the same dtype.
+
+    Returns:
+        (C_x, C_y).
+    """
+    if not _faster_as_convolution(y, x):
+        return x.t() @ y
+    image, grad = (rows.reshape(1, -1, 1, rows.shape[1]).permute(0, 3, 1, 2) for rows in (y, x))
+    shape = (x.shape[1], y.shape[1], 1, 1)
+    products: Tensor = conv2d_weight(image, shape, grad, dilation=(1, 2))  # type: ignore[no-untyped-call]
+    return products[:, :, 0, 0]  # (C_x, C_y)
 
 
 def _faster_as_convolution(x: Tensor, weight: Tensor) -> bool:

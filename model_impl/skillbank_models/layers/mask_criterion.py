@@ -78,13 +78,21 @@ class MaskCriterion(nn.Module):
         weights[-1] = no_object_weight
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def forward(self, predictions: MaskPredictions, targets: Sequence[MaskTarget]) -> dict[str, Tensor]:
+    def forward(
+        self,
+        predictions: MaskPredictions,
+        targets: Sequence[MaskTarget],
+        *,
+        image_weights: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Measure the losses.
 
         Args:
             predictions: of one or more layers, the last layer last.
             targets: one for each image, on the device of the predictions; M = 0 is fine, and without any
                 target the mask losses are zero with a gradient of zero.
+            image_weights: (B,) float32, how much each image counts; None = all alike. An image counts as so
+                many of its queries in the class loss, and as so many of its masks in the others.
 
         Returns:
             ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the last layer, and with an ending ``_0``, ``_1``
@@ -100,8 +108,8 @@ class MaskCriterion(nn.Module):
         with torch.autocast(predictions.mask_features.device.type, enabled=False):
             full = MaskPredictions(*(tensor.float() for tensor in predictions))
             matches = self.matcher(full, targets)
-            masks, dices = self._mask_losses(full, targets, matches)  # (L,), (L,)
-            classes = self._class_losses(full.class_logits, targets, matches)  # (L,)
+            masks, dices = self._mask_losses(full, targets, matches, image_weights)  # (L,), (L,)
+            classes = self._class_losses(full.class_logits, targets, matches, image_weights)  # (L,)
         found = {"loss_ce": classes, "loss_mask": masks, "loss_dice": dices}
         last = len(classes) - 1
         return {
@@ -118,7 +126,11 @@ class MaskCriterion(nn.Module):
         return torch.stack(weighted).sum()
 
     def _class_losses(
-        self, logits: Tensor, targets: Sequence[MaskTarget], matches: Sequence[Match]
+        self,
+        logits: Tensor,
+        targets: Sequence[MaskTarget],
+        matches: Sequence[Match],
+        image_weights: Tensor | None,
     ) -> Tensor:
         """Cross entropy of all queries, those without a match taught no-object; (L,)."""
         layers, images, queries, _ = logits.shape
@@ -127,13 +139,20 @@ class MaskCriterion(nn.Module):
             labels[:, image].scatter_(1, match.queries, target.labels[match.rows])
         losses = F.cross_entropy(
             logits.flatten(0, 2), labels.flatten(), weight=self.class_weights, reduction="none"
-        ).view(layers, -1)  # (L, B * Q)
-        weight = self.class_weights[labels].flatten(1).sum(1)  # (L,)
+        ).view_as(labels)  # (L, B, Q)
+        weights = self.class_weights[labels]  # (L, B, Q)
+        if image_weights is not None:
+            losses, weights = losses * image_weights[:, None], weights * image_weights[:, None]
+        weight = weights.flatten(1).sum(1)  # (L,)
         # all weights are zero when nothing is matched and no_object_weight is 0
-        return losses.sum(1) / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+        return losses.flatten(1).sum(1) / torch.where(weight > 0, weight, 1.0)
 
     def _mask_losses(
-        self, predictions: MaskPredictions, targets: Sequence[MaskTarget], matches: Sequence[Match]
+        self,
+        predictions: MaskPredictions,
+        targets: Sequence[MaskTarget],
+        matches: Sequence[Match],
+        image_weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Binary cross entropy and dice of the matched pairs: sums over the number of masks, (L,) both."""
         embeds, features = predictions.mask_embeds, predictions.mask_features
@@ -153,9 +172,10 @@ class MaskCriterion(nn.Module):
                 choose=self._choose_points,
                 at_once=max(1, int(CHUNK / (self.num_points * self.oversample_ratio))),
             )  # (L * n,), (L * n,)
-            masks.append(entropy.view(match.rows.shape).sum(1))
-            dices.append(dice.view(match.rows.shape).sum(1))
-        count = self._num_masks(targets, features.device)
+            weight = 1.0 if image_weights is None else image_weights[image]
+            masks.append(entropy.view(match.rows.shape).sum(1) * weight)
+            dices.append(dice.view(match.rows.shape).sum(1) * weight)
+        count = self._num_masks(targets, features.device, image_weights)
         return torch.stack(masks).sum(0) / count, torch.stack(dices).sum(0) / count
 
     def _choose_points(self, maps: Tensor) -> Tensor:
@@ -168,9 +188,12 @@ class MaskCriterion(nn.Module):
             source=self.points,
         )
 
-    def _num_masks(self, targets: Sequence[MaskTarget], device: torch.device) -> Tensor:
-        """Masks of a rank's share of the batch, the mean over ranks, at least 1."""
-        count = torch.tensor(float(sum(len(target.labels) for target in targets)), device=device)
+    def _num_masks(
+        self, targets: Sequence[MaskTarget], device: torch.device, image_weights: Tensor | None = None
+    ) -> Tensor:
+        """Masks of a rank's share of the batch by weight, the mean over ranks, at least 1."""
+        counts = torch.tensor([float(len(target.labels)) for target in targets], device=device)  # (B,)
+        count = (counts if image_weights is None else counts * image_weights).sum()
         # ranks may have different numbers of validation batches, so only training may wait for the others
         if self.training and torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(count)

@@ -14,34 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from skillbank_models.layers.drop_path import DropPath
 from skillbank_models.layers.linear import Linear
+from skillbank_models.layers.mlp import Mlp
 from skillbank_models.layers.window_attention import WindowAttention
 from skillbank_models.layers.windows import WindowLayout, WindowLayouts
 
 __all__ = ["SwinBlock", "SwinTransformer"]
-
-_CACHED = 2**20  # numbers of a hidden layer that stay in a processor's cache
-
-
-class Mlp(nn.Module):
-    """Two projections with GELU between them, per token."""
-
-    def __init__(self, *, dim: int, hidden: int, drop: float) -> None:
-        super().__init__()
-        self.fc1 = Linear(dim, hidden)
-        self.fc2 = Linear(hidden, dim)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens, (B, T, C) -> (B, T, C)."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
-            return self._map(x)
-        rows = max(_CACHED // self.fc1.out_features, 1)
-        return torch.cat([self._map(part) for part in torch.split(x.flatten(0, 1), rows)]).reshape(x.shape)
-
-    def _map(self, x: Tensor) -> Tensor:
-        hidden = self.drop(F.gelu(self.fc1(x)))  # (..., hidden)
-        out: Tensor = self.drop(self.fc2(hidden))  # (..., C)
-        return out
 
 
 class SwinBlock(nn.Module):
@@ -76,7 +53,7 @@ class SwinBlock(nn.Module):
         )
         self.drop_path = DropPath(rate=drop_path)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim=dim, hidden=int(dim * mlp_ratio), drop=drop)
+        self.mlp = Mlp(dim=dim, hidden=int(dim * mlp_ratio), out=dim, drop=drop)
 
     def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
         """Refine tokens, (B, T, C) -> (B, T, C)."""

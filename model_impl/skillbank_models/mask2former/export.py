@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from skillbank.errors import ConflictError, InvalidValueError, MissingValueError
-from skillbank_models.deploy.engine import sidecar_path
-from skillbank_models.deploy.engine_build import EnginePlan, batch_profile, build_engine
+from skillbank_models.deploy.engine_action import build_engine_of
 from skillbank_models.deploy.onnx_file import export_onnx, report_path, require_export_packages
 from skillbank_models.mask2former.data import categories_of
 from skillbank_models.mask2former.exported import ExportedMask2Former
@@ -78,52 +76,7 @@ def gen_trt_engine(spec: Any, context: ActionContext) -> None:
     Raises:
         SkillBankError: TensorRT is missing, the file cannot be built, or settings do not fit it.
     """
-    if context.rank != 0:
-        return
-    settings = spec.gen_trt_engine
-    for key in ("onnx_file", "trt_engine"):
-        if not getattr(settings, key):
-            raise MissingValueError(
-                f"gen_trt_engine.{key}: nothing is given",
-                hint=f"gen_trt_engine.{key}=PATH",
-                key=f"gen_trt_engine.{key}",
-            )
-    plan = _engine_plan(settings)
-    context.status.running(f"building {plan.engine_file} from {plan.onnx_file}")
-    about = build_engine(plan)
-    context.register(sidecar_path(plan.engine_file), "report")
-    context.status.running(f"{plan.engine_file.name}: {about['precision']}, {about['bytes'] / 2**20:.1f} MiB")
-
-
-def _engine_plan(settings: Any) -> EnginePlan:
-    trt = settings.tensorrt
-    onnx_file = Path(settings.onnx_file)
-    batch, size = _read_input(onnx_file) if onnx_file.is_file() else (None, None)
-    bounds = (trt.min_batch_size, trt.opt_batch_size, trt.max_batch_size)
-    return EnginePlan(
-        onnx_file=onnx_file,
-        engine_file=Path(settings.trt_engine),
-        profile=batch_profile(batch, settings.batch_size, bounds),
-        workspace_mb=trt.workspace_size,
-        fp16=trt.data_type == "FP16",
-        layers_precision=trt.layers_precision or [],
-        keep_fp32=FP32_NODES,
-        size=size,
-        timing_cache=Path(settings.timing_cache) if settings.timing_cache else None,
-        verbose=settings.verbose,
-    )
-
-
-def _read_input(path: Path) -> tuple[int | None, tuple[int, int] | None]:
-    """Batch of an ONNX file, None when open, and the size it was traced with."""
-    require_export_packages()
-    import onnx
-
-    model = onnx.load_model(str(path), load_external_data=False)
-    dims = model.graph.input[0].type.tensor_type.shape.dim
-    stored = {entry.key: entry.value for entry in model.metadata_props}.get("input_size")
-    batch = None if dims[0].dim_param else int(dims[0].dim_value)
-    return batch, (tuple(json.loads(stored)) if stored else None)
+    build_engine_of(spec.gen_trt_engine, context, keep_fp32=FP32_NODES)
 
 
 def _check(settings: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["class_table"]
 
-SHARES = ("PQ", "SQ", "RQ", "AP", "AP50", "IoU", "ACC")
+SHARES = ("PRQ", "RSQ", "RRQ", "PQ", "SQ", "RQ", "AP", "AP50", "IoU", "ACC")
 COUNTS = ("TP", "FP", "FN", "instances", "pixels")
 TOTAL_LINES = (
     ("PQ", "SQ", "RQ"),
@@ -17,29 +17,46 @@ TOTAL_LINES = (
     ("APs", "APm", "APl"),
     ("AR1", "AR10", "AR100"),
     ("mIoU", "ACC_all", "mACC", "fwIoU"),
+    ("PRQ", "RSQ", "RRQ"),
+    ("PRQ_things", "RSQ_things", "RRQ_things"),
+    ("PRQ_stuff", "RSQ_stuff", "RRQ_stuff"),
 )
 WIDTH = 6  # "100.00"
 
 
-def class_table(kpi: Mapping[str, float], rows: Sequence[Mapping[str, Any]], *, images: int) -> str:
+def class_table(
+    kpi: Mapping[str, float],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    images: int,
+    percent: float = 100.0,
+    totals: Sequence[Sequence[str]] = TOTAL_LINES,
+    more_shares: Sequence[str] = (),
+) -> str:
     """Text of both parts; all shares in percent.
 
     Args:
-        kpi: totals, 0 to 1.
+        kpi: totals.
         rows: see `SegmentationMeasures.per_class`; rows in which no share is a number are left out.
         images: how many were counted.
+        percent: what turns numbers into percent; 1 when they are.
+        totals: names of totals, line by line; those that `kpi` lacks are left out.
+        more_shares: names of further shares in the rows.
     """
-    shown = [row for row in rows if any(row.get(name) is not None for name in SHARES)]
+    shares = (*SHARES, *more_shares)
+    shown = [row for row in rows if any(row.get(name) is not None for name in shares)]
     lines = [f"{images} images, {len(shown)} of {len(rows)} classes occur; percent"]
-    for names in TOTAL_LINES:
-        cells = [f"{name:<7} {100 * kpi[name]:{WIDTH}.2f}" for name in names if name in kpi]
+    for names in totals:
+        cells = [f"{name:<7} {percent * kpi[name]:{WIDTH}.2f}" for name in names if name in kpi]
         if cells:
             lines.append("  " + "   ".join(cells))
     if not shown:
         return "\n".join(lines)
-    columns = [name for name in (*SHARES, *COUNTS) if any(row.get(name) is not None for row in shown)]
+    columns = [name for name in (*shares, *COUNTS) if any(row.get(name) is not None for row in shown)]
     head = ["class", "", *columns]
-    body = [[str(row["name"]), _kind(row), *(_cell(row.get(name)) for name in columns)] for row in shown]
+    body = [
+        [str(row["name"]), _kind(row), *(_cell(row.get(name), percent) for name in columns)] for row in shown
+    ]
     widths = [max(len(line[place]) for line in (head, *body)) for place in range(len(head))]
     for line in (head, ["-" * width for width in widths], *body):
         left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
@@ -52,7 +69,7 @@ def _kind(row: Mapping[str, Any]) -> str:
     return "thing" if row.get("thing") else "stuff"
 
 
-def _cell(value: float | int | None) -> str:
+def _cell(value: float | int | None, percent: float) -> str:
     if value is None:
         return "-"
-    return str(value) if isinstance(value, int) else f"{100 * value:.2f}"
+    return str(value) if isinstance(value, int) else f"{percent * value:.2f}"

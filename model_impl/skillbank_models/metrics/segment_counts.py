@@ -12,7 +12,7 @@ zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,9 @@ from skillbank_models.data.batch import VOID, SegmentTruth
 from skillbank_models.metrics.overlaps import pair_counts, stretches
 from skillbank_models.ops.image_result import PredictedSegment
 
-__all__ = ["PanopticCounts", "Quality", "count_segments"]
+__all__ = ["CountRows", "PanopticCounts", "Quality", "count_segments"]
+
+CountRows = tuple[NDArray[np.int32], NDArray[np.float64]]  # (seen,) classes; (4, seen) tp, fp, fn, overlap
 
 MATCH = 0.5  # overlap that has to be exceeded, which makes matches unique
 FORGIVEN = 0.5  # share on void and crowd from which a prediction is no false positive
@@ -69,6 +71,24 @@ class PanopticCounts:
         self.fp += other.fp
         self.fn += other.fn
         self.overlap += other.overlap
+
+    def packed(self) -> CountRows:
+        """The classes that occur, and their counts; small to keep and to send."""
+        seen = np.flatnonzero(self.present)
+        return seen.astype(np.int32), np.stack(
+            [self.tp[seen], self.fp[seen], self.fn[seen], self.overlap[seen]]
+        )
+
+    @classmethod
+    def summed(cls, rows: Iterable[CountRows], classes: int) -> PanopticCounts:
+        """The sum of packed counts."""
+        total = cls.zeros(classes)
+        for seen, (tp, fp, fn, overlap) in rows:
+            total.tp[seen] += tp.astype(np.int64)
+            total.fp[seen] += fp.astype(np.int64)
+            total.fn[seen] += fn.astype(np.int64)
+            total.overlap[seen] += overlap
+        return total
 
     @property
     def present(self) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ from skillbank_models.metrics.mask_ap import (
     image_instances,
 )
 from skillbank_models.metrics.reduction import from_first, gather_on_all, gather_on_first, merge_images
-from skillbank_models.metrics.segment_counts import PanopticCounts, count_segments
+from skillbank_models.metrics.segment_counts import CountRows, PanopticCounts, count_segments
 from skillbank_models.metrics.semantic import ClassCounts, count_classes
 from skillbank_models.ops.image_result import ImageResult
 from skillbank_models.ops.postprocess import Mode
@@ -67,7 +67,7 @@ class SegmentationMeasures:
     def reset(self) -> None:
         """Forget all images."""
         self._pixels: dict[Key, _Rows] = {}
-        self._segments: dict[Key, _Rows] = {}
+        self._segments: dict[Key, CountRows] = {}
         self._instances: dict[Key, ImageInstances] = {}
         self._seen: set[Key] = set()
         self._classes: ClassCounts | None = None
@@ -108,7 +108,7 @@ class SegmentationMeasures:
                 num_classes=self.num_classes,
                 where=where,
             )
-            self._segments[image_id] = _segment_rows(found)
+            self._segments[image_id] = found.packed()
         if self.mode == "instance" and result.instances is not None:
             self._instances[image_id] = image_instances(original_size, truth.segments, result.instances)
         self._seen.add(image_id)
@@ -159,9 +159,8 @@ class SegmentationMeasures:
         return dict(zip(SEMANTIC, values, strict=True))
 
     def _quality(self) -> dict[str, float]:
-        self._panoptic = PanopticCounts.zeros(self.num_classes)
-        for rows in merge_images(gather_on_all(self._segments)).values():
-            self._panoptic.add(_segment_counts(rows, self.num_classes))
+        rows = merge_images(gather_on_all(self._segments)).values()
+        self._panoptic = PanopticCounts.summed(rows, self.num_classes)
         out: dict[str, float] = {}
         groups = {"": self._used, "_th": self._used & self._things, "_st": self._used & ~self._things}
         for suffix, among in groups.items():
@@ -235,17 +234,4 @@ def _class_counts(rows: _Rows, classes: int) -> ClassCounts:
     counts = ClassCounts.zeros(classes)
     counts.right[seen], counts.annotated[seen], counts.predicted[seen] = values
     counts.pixels, counts.correct = pixels, correct
-    return counts
-
-
-def _segment_rows(counts: PanopticCounts) -> _Rows:
-    seen = np.flatnonzero(counts.present)
-    rows = np.stack([counts.tp[seen], counts.fp[seen], counts.fn[seen], counts.overlap[seen]])  # (4, seen)
-    return seen.astype(np.int32), rows, ()
-
-
-def _segment_counts(rows: _Rows, classes: int) -> PanopticCounts:
-    seen, values, _ = rows
-    counts = PanopticCounts.zeros(classes)
-    counts.tp[seen], counts.fp[seen], counts.fn[seen], counts.overlap[seen] = values
     return counts

@@ -83,6 +83,8 @@ class SceneBatch(NamedTuple):
         file_names: path of each image.
         image_ids: ``<scene_id>/<image_id>``, or the path relative to the image folder.
         truths: for measures.
+        cameras_known: whether the camera of each view is that of its image; where it is not, a stand-in is
+            there until the camera head tells a better one. Empty = all are known.
     """
 
     images: Tensor
@@ -100,3 +102,4 @@ class SceneBatch(NamedTuple):
     file_names: list[str]
     image_ids: list[str]
     truths: list[SceneTruth]
+    cameras_known: tuple[bool, ...] = ()

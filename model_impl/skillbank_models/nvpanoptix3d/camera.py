@@ -105,7 +105,8 @@ class View:
         """The view into the mirrored room: the volume is mirrored along x or y, voxel for voxel."""
         axis = 0 if direction == "horizontal" else 1
         origin = tuple(
-            self.grid.side - 1 - place if number == axis else place for number, place in enumerate(self.origin)
+            self.grid.side - 1 - place if number == axis else place
+            for number, place in enumerate(self.origin)
         )
         return replace(self, camera=self.camera.flipped(direction), origin=origin)
 

@@ -1,7 +1,7 @@
 """What the network predicts: the contract between its 2D part, its 3D part, losses and results.
 
-Letters: `B` batch, `Q` queries, `C` channels, `D` depth bins, `h w` image plane of the 3D stage, `G` side of the
-grid, `N` voxels.
+Letters: `B` batch, `Q` queries, `C` channels, `D` depth bins, `h w` image plane of the 3D stage, `G` side of
+the grid, `N` voxels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skillbank_models.layers.predictions import MaskPredictions
+from skillbank_models.nvpanoptix3d.shared_features import SharedFeatures
 from skillbank_models.sparse.tensor import SparseTensor
 
 __all__ = ["FrustumInputs", "FrustumLevel", "FrustumOutput", "ImageOutput", "MergedImage", "Scene", "Segment"]
@@ -82,7 +83,7 @@ class FrustumInputs(NamedTuple):
 
     Attributes:
         distance: (N, 2) sign and magnitude of the distance to the visible surface along z, in voxels.
-        appearance: (N, C) mask features and depth features of the voxel's pixel.
+        appearance: (N, C) mask features and depth features of the voxel's pixel, shared by the voxels of one.
         classes: (N, K) class scores of the voxel's pixel.
         lifted: (N', K + 3) class scores, occupancy, sign and magnitude of the distance to the depth, metres.
         scales: appearance and pooled lifting at strides 2, 4 and 8, (N'', C + K + 3) each; empty without
@@ -90,7 +91,7 @@ class FrustumInputs(NamedTuple):
     """
 
     distance: SparseTensor
-    appearance: SparseTensor
+    appearance: SparseTensor | SharedFeatures
     classes: SparseTensor
     lifted: SparseTensor
     scales: list[SparseTensor]
@@ -141,7 +142,8 @@ class Scene:
         segments: of the 2D map.
         depth: (h, w) float32 metres.
         intrinsics: (3, 3) float64 camera matrix in pixels of the image as stored.
-        geometry: (G, G, G) float32 unsigned distance in voxels, the truncation where nothing is; None in stage 1.
+        geometry: (G, G, G) float32 unsigned distance in voxels, the truncation where nothing is; None in
+            stage 1.
         semantic_volume: (G, G, G) int32 classes, 0 = none; None in stage 1.
         panoptic_volume: (G, G, G) int32 segment ids, 0 = none; None in stage 1.
         volume_segments: of the volume; ids are its own.

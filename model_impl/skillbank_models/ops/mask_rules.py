@@ -19,7 +19,7 @@ from torch import Tensor
 from skillbank_models.data.batch import IGNORE, VOID
 from skillbank_models.ops.image_result import InstanceResult, PanopticResult, PredictedSegment
 
-__all__ = ["AREA_EPSILON", "InstanceRule", "PanopticRule", "SemanticSum", "classes_of"]
+__all__ = ["AREA_EPSILON", "MASK_LEVEL", "InstanceRule", "PanopticRule", "SemanticSum", "classes_of"]
 
 MASK_LEVEL = 0.5  # a pixel is inside a mask from this probability on; official panoptic_inference
 BINARY_LEVEL = 0.5  # a single class has nothing to be compared with, so its score must pass this

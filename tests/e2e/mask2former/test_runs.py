@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +11,6 @@ import pytest
 import torch
 from mask2former_machine import Machine
 from PIL import Image
-
-from skillbank.jobs.states import State
-from skillbank.jobs.store import JobStore
 
 pytestmark = pytest.mark.slow
 
@@ -51,11 +44,7 @@ def test_kill_and_the_same_command_end_with_the_same_weights(machine: Machine) -
     machine.ok(*train(machine, spec, "whole", *settings))
     process = machine.start(*train(machine, spec, "broken", *settings))
     folder = machine.root / "broken" / "train"
-    pid = wait_for(lambda: worker_of(machine))
-    wait_for(lambda: len(list(folder.glob("model_epoch_*.pth"))) >= 3)
-    os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == 6
+    machine.kill_worker(process, lambda: len(list(folder.glob("model_epoch_*.pth"))) >= 3)
     names = sorted(path.name for path in (machine.root / "whole" / "train").glob("model_epoch_*.pth"))
     assert len(list(folder.glob("model_epoch_*.pth"))) < len(names)
 
@@ -63,27 +52,6 @@ def test_kill_and_the_same_command_end_with_the_same_weights(machine: Machine) -
     assert sorted(path.name for path in folder.glob("model_epoch_*.pth")) == names
     for name in names:
         assert_same(folder / name, machine.root / "whole" / "train" / name)
-
-
-def wait_for(condition: Callable[[], int | None], patience_s: float = 120.0) -> int:
-    """The first answer that is something."""
-    end = time.monotonic() + patience_s
-    while True:
-        if found := condition():
-            return found
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
-def worker_of(machine: Machine) -> int | None:
-    """The worker process of the job that runs on the machine."""
-    store = JobStore(machine.root / "store")
-    try:
-        for job in store.list(state=State.RUNNING):
-            return int((job.backend_ref or {}).get("worker", {}).get("pid", 0)) or None
-    finally:
-        store.close()
-    return None
 
 
 @pytest.mark.parametrize(("strategy", "precision"), [("ddp", "fp32"), ("ddp_sharded", "bf16")])

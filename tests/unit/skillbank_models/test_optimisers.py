@@ -190,6 +190,16 @@ def test_schedules(changes, interval, wanted):
     assert rates(optimizer, schedule, 5) == pytest.approx([1e-3 * share for share in wanted], abs=1e-12)
 
 
+def test_the_poly_schedule_warms_up_first():
+    """detectron2's WarmupPolyLR: a linear factor times the polynomial."""
+    optim = settings(lr_scheduler="Warmuppoly")
+    optimizer = build_optimiser(Network(), optim)
+    schedule = build_schedule(optimizer, optim, total_steps=8, warmup_steps=4, warmup_factor=0.2)
+    warm = [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+    wanted = [1e-3 * factor * (1 - step / 8) ** 0.9 for step, factor in enumerate(warm)]
+    assert rates(optimizer, schedule, 6) == pytest.approx(wanted, abs=1e-12)
+
+
 def test_all_groups_follow_and_the_poly_schedule_stays_at_zero():
     optim = settings(lr_scheduler="Warmuppoly")
     optimizer = build_optimiser(Network(), optim)

@@ -111,6 +111,39 @@ def test_images_without_targets_teach_no_object_and_leave_gradients_of_zero():
         assert not tensor.grad.any()
 
 
+def test_images_count_by_their_weight():
+    """Fixed points, so that two images can be put together from the losses of each."""
+    points = torch.rand(1, 80, 2, generator=torch.Generator().manual_seed(1))
+    own = criterion(
+        importance_sample_ratio=0.0, points=lambda rows, count, device: points.expand(rows, count, 2)
+    )
+    given, truth = predictions(images=2), targets(3, 1)
+    found = own(given, truth, image_weights=torch.tensor([1.0, 0.5]))
+    singles = []
+    for image in range(2):
+        part = MaskPredictions(
+            given.class_logits[:, image : image + 1],
+            given.mask_embeds[:, image : image + 1],
+            given.mask_features[image : image + 1],
+        )
+        singles.append(own(part, truth[image : image + 1]))
+    for ending in ("", "_0"):
+        for kind in ("mask", "dice"):
+            first, second = (each[f"loss_{kind}{ending}"].item() for each in singles)
+            wanted = (3 * first + 0.5 * second) / 3.5
+            assert found[f"loss_{kind}{ending}"].item() == pytest.approx(wanted, rel=1e-5)
+        first, second = (each[f"loss_ce{ending}"].item() for each in singles)
+        shares = (
+            3 + 3 * 0.1,
+            0.5 * (1 + 5 * 0.1),
+        )  # matched queries, and the others at the weight of no-object
+        wanted = (shares[0] * first + shares[1] * second) / sum(shares)
+        assert found[f"loss_ce{ending}"].item() == pytest.approx(wanted, rel=1e-5)
+    same = own(given, truth, image_weights=torch.ones(2))
+    for name, value in own(given, truth).items():
+        assert same[name].item() == pytest.approx(value.item(), rel=1e-6)
+
+
 def test_a_weightless_no_object_class_and_no_target_give_zero():
     given = predictions()
     own = criterion(no_object_weight=0.0)

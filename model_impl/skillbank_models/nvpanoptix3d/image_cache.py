@@ -1,0 +1,162 @@
+"""2D outputs of training images on disk, so that stage 2 need not compute them again in every epoch.
+
+The 2D part is frozen in stage 2; without augmentation its outputs for an image never change. Feature maps are
+kept in 16 bits, everything that decides in 32.
+
+Letters: `B` batch, `Q` queries, `C` channels, `K` classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skillbank_models.layers.predictions import MaskPredictions
+from skillbank_models.nvpanoptix3d.batch import SceneBatch
+from skillbank_models.nvpanoptix3d.outputs import ImageOutput
+
+__all__ = ["ImageCache"]
+
+log = logging.getLogger(__name__)
+
+_HALVED = ("mask_features", "depth_features", "occupancy")
+
+
+class ImageCache:
+    """Outputs of the 2D part by image.
+
+    Args:
+        folder: where the files are; made when needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mark: str | None = None
+
+    @staticmethod
+    def of(spec: Any) -> ImageCache | None:
+        """The cache that a spec asks for; None when it asks for none, or images are augmented."""
+        folder = spec.dataset.cache_dir
+        if not folder:
+            return None
+        reasons = augmentations(spec.dataset.augmentation)
+        if reasons:
+            log.warning(
+                "2D outputs are computed in every step, not kept in dataset.cache_dir: %s changes the images",
+                ", ".join(reasons),
+            )
+            return None
+        return ImageCache(Path(folder) / "images")
+
+    def outputs(self, batch: SceneBatch, model: nn.Module) -> ImageOutput:
+        """Outputs of a batch, read where all of its images are known, else computed and kept."""
+        if self._mark is None:
+            self._mark = fingerprint(model)
+            log.info("2D outputs are kept in %s", self._folder / self._mark)
+        paths = [self._path(name, batch) for name in batch.file_names]
+        found = [_read(path, batch.images.device) for path in paths]
+        known = [item for item in found if item is not None]
+        if len(known) == len(paths):
+            return _joined(known)
+        output: ImageOutput = model(batch.images, all_layers=False, sizes=batch.sizes)
+        for place, path in enumerate(paths):
+            if found[place] is None:
+                _write(path, _parts(output, place))
+        return output
+
+    def _path(self, name: str, batch: SceneBatch) -> Path:
+        size = "x".join(str(side) for side in batch.images.shape[-2:])
+        key = hashlib.sha256(f"{Path(name).resolve()} {size}".encode()).hexdigest()[:24]
+        return self._folder / str(self._mark) / f"{key}.pt"
+
+
+def augmentations(settings: Any) -> list[str]:
+    """The settings that make an image look different each time."""
+    key = "dataset.augmentation"
+    found = {
+        f"{key}.random_flip": settings.random_flip and settings.random_flip_prob > 0,
+        f"{key}.enable_crop": settings.enable_crop,
+        f"{key}.color_aug_ssd": settings.color_aug_ssd,
+        f"{key}.train_min_size": len(set(settings.train_min_size)) > 1,
+    }
+    return [name for name, is_on in found.items() if is_on]
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Text that is the same for the same weights of the 2D part."""
+    digest = hashlib.sha256()
+    for name, item in model.state_dict().items():
+        if name.startswith(("backbone.", "sem_seg_head.")):
+            total = item.double().sum(), item.double().square().sum()
+            digest.update(f"{name} {tuple(item.shape)} {total[0].item()} {total[1].item()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _parts(output: ImageOutput, place: int) -> dict[str, Any]:
+    predictions = output.predictions
+    tensors = {
+        "class_logits": predictions.class_logits[-1:, place],
+        "mask_embeds": predictions.mask_embeds[-1:, place],
+        "mask_features": predictions.mask_features[place],
+        "queries": output.queries[place],
+        "depth": output.depth[place],
+        "depth_features": output.depth_features[place],
+        "pose": output.pose[place],
+        "occupancy": output.occupancy[place],
+        "level_0": output.levels[0][place],
+        "level_1": output.levels[1][place],
+        "level_2": output.levels[2][place],
+    }
+    return {
+        name: (item.half() if name in _HALVED or name.startswith("level") else item.float()).cpu().clone()
+        for name, item in tensors.items()
+    }
+
+
+def _joined(items: list[dict[str, Tensor]]) -> ImageOutput:
+    def stack(name: str, dim: int = 0) -> Tensor:
+        return torch.stack([item[name].float() for item in items], dim)
+
+    predictions = MaskPredictions(
+        stack("class_logits", 1),  # (1, B, Q, K + 1)
+        stack("mask_embeds", 1),  # (1, B, Q, C)
+        stack("mask_features"),
+    )
+    return ImageOutput(
+        predictions=predictions,
+        queries=stack("queries"),
+        depth=stack("depth"),
+        depth_features=stack("depth_features"),
+        pose=stack("pose"),
+        occupancy=stack("occupancy"),
+        levels=[stack(f"level_{number}") for number in range(3)],
+    )
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Tensor] | None:
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Tensor] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError) as err:
+        log.warning("%s cannot be read and is made again: %s", path, err)
+        return None
+    return found
+
+
+def _write(path: Path, parts: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(number)
+    try:
+        torch.save(parts, name)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Made-up furnished rooms: layout, pictures, and volumes whose distances are exact."""

@@ -1,0 +1,29 @@
+"""Settings of NVPanoptix3D that change what it computes while no tensor tells them."""
+
+from __future__ import annotations
+
+from skillbank_models.weights.checkpoint_facts import CheckpointFacts
+
+__all__ = ["OF_IMAGES", "OF_VOLUMES"]
+
+OF_IMAGES = CheckpointFacts(
+    (
+        "model.backbone.vggt.image_width",
+        "model.backbone.vggt.num_heads",
+        "model.backbone.vggt.intermediate_layers",
+        "model.sem_seg_head.norm",
+        "model.mask_former.nheads",
+        "model.mask_former.pre_norm",
+    )
+)
+OF_VOLUMES = CheckpointFacts(
+    (
+        "model.projection.voxel_size",
+        "model.frustum3d.truncation",
+        "model.compat.depth_features",
+        "model.compat.voxel_rule",
+        "model.compat.multi_scale_sampling",
+        "model.compat.lifting_fill",
+        "model.compat.sparse_norm",
+    )
+)
