@@ -22,15 +22,15 @@ __all__ = ["build_optimiser", "build_schedule"]
 _SECOND_BETA = 0.999  # published recipes
 _POWER = 0.9  # of Warmuppoly; published recipes
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, ChannelLayerNorm)
-_TABLES = {"relative_position_bias_table", "absolute_pos_embed"}
+_TABLES = {"relative_position_bias_table", "absolute_pos_embed", "pos_embed"}
 _WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 
 
 def build_optimiser(module: nn.Module, optim: Optim) -> Optimizer:
     """The optimiser of all parameters that are to be trained, in one group per learning rate and decay.
 
-    What lies below ``backbone`` learns at ``lr * backbone_multiplier``. Norms, embeddings and position tables
-    do not decay; biases of linear layers and convolutions do.
+    What lies below ``backbone`` learns at ``lr * backbone_multiplier``. Norms, embeddings, position tables
+    and modules with ``without_decay = True`` do not decay; biases of linear layers and convolutions do.
 
     Args:
         module: the network; parameters without ``requires_grad`` are left out.
@@ -94,10 +94,9 @@ def build_schedule(
     """The schedule of the learning rate, as Lightning takes it beside an optimiser.
 
     MultiStep multiplies by `gamma` at each of the `milestones`, StepLR every ``milestones[0]`` epochs (no
-    other key can carry the period), Warmuppoly sets ``lr * (1 - t / T) ** 0.9`` at step t of T, below which the
-    rate rises in a line from `warmup_factor` to 1 over the first `warmup_steps`. None of them
-    watches a value; `monitor_name` goes along as ``monitor``, which Lightning reads for schedules that react
-    to a plateau.
+    other key can carry the period), Warmuppoly sets ``lr * (1 - t / T) ** 0.9`` at step t of T, times a line
+    from `warmup_factor` to 1 over the first `warmup_steps`. None of them watches a value; `monitor_name`
+    goes along as ``monitor``, which Lightning reads for schedules that react to a plateau.
 
     Args:
         optimizer: its present learning rates are those to start from.
@@ -145,7 +144,7 @@ def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
     """Name, parameter and whether it decays; a shared parameter comes once."""
     seen: set[int] = set()
     for path, owner in module.named_modules():
-        fixed = isinstance(owner, (*_NORMS, nn.Embedding))
+        fixed = isinstance(owner, (*_NORMS, nn.Embedding)) or getattr(owner, "without_decay", False)
         for name, parameter in owner.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue

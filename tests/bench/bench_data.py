@@ -51,7 +51,7 @@ def main() -> None:
         root = Path(folder) / "data"
         write_shapes(
             Order(
-                folder=root, formats=["coco_panoptic"], images=IMAGES, size=(480, 640), seed=0, empty=0,
+                folder=root, formats=["coco_panoptic"], count=IMAGES, size=(480, 640), seed=0, empty=0,
                 progress=lambda done: None,
             )
         )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from skillbank.errors import DataError
 
@@ -25,20 +25,28 @@ class Order:
     Attributes:
         folder: to make; must not hold anything yet.
         formats: some of those the network offers.
-        images: how many.
+        count: how many images or scenes, as `SyntheticData.unit` says.
         size: (height, width).
         seed: the same seed gives the same data.
-        empty: how many of the images have nothing in them.
+        empty: how many of these have nothing in them.
         progress: called with the number of finished images.
+        images_per_scene: images that show the same scene.
+        held_out: share of the scenes that validation and test get each; 0 = every split has all scenes.
+        workers: processes; None = one for each processor.
+
+    The last three are read by networks that list them in `SyntheticData.options`.
     """
 
     folder: Path
     formats: Sequence[str]
-    images: int
+    count: int
     size: tuple[int, int]
     seed: int
     empty: int
     progress: Callable[[int], None]
+    images_per_scene: int = 1
+    held_out: float = 0.1
+    workers: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +55,20 @@ class SyntheticData:
 
     Attributes:
         formats: data formats of the network's skill, the default first.
+        formats_share_a_folder: whether one data set can be in several formats.
         size: (height, width) that fits the network.
+        unit: what is counted.
+        count: how many are made when nothing is said.
+        options: names of the fields of `Order` that not all networks read.
         write: makes a data set and tells what it holds, as JSON-ready fields.
     """
 
     formats: Sequence[str]
+    formats_share_a_folder: bool
     size: tuple[int, int]
+    unit: Literal["images", "scenes"]
+    count: int
+    options: frozenset[str]
     write: Callable[[Order], Mapping[str, Any]]
 
 

@@ -135,10 +135,10 @@ def write_shapes(order: Order) -> dict[str, Any]:
     with new_folder(order.folder) as folder:
         (folder / "images").mkdir()
         writers = [_WRITERS[name](folder) for name in FORMATS if name in order.formats]
-        for number in range(1, order.images + 1):
+        for number in range(1, order.count + 1):
             # an image depends on seed and number alone, however many there are and in whatever format
             rng = np.random.default_rng([order.seed, number])
-            is_empty = number > order.images - order.empty
+            is_empty = number > order.count - order.empty
             scene = empty_scene(rng, order.size) if is_empty else draw_scene(rng, order.size)
             name = f"{number:06d}.jpg"
             Image.fromarray(scene.image).save(folder / "images" / name, quality=92)
@@ -159,7 +159,15 @@ def write_shapes(order: Order) -> dict[str, Any]:
     }
 
 
-SHAPES = SyntheticData(formats=FORMATS, size=(480, 640), write=write_shapes)
+SHAPES = SyntheticData(
+    formats=FORMATS,
+    formats_share_a_folder=True,
+    size=(480, 640),
+    unit="images",
+    count=32,
+    options=frozenset(),
+    write=write_shapes,
+)
 
 
 def _segment_id(part: Part, used: set[int], rng: np.random.Generator) -> int:

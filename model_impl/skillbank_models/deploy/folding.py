@@ -28,27 +28,41 @@ def fold_weights(model: ModelProto) -> None:
     from onnx import numpy_helper
     from onnx.reference import ReferenceEvaluator
 
-    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
     results = {value.name for value in model.graph.output}
-    made: set[str] = set()
+    made: dict[str, NDArray[Any]] = {}
+
+    def known(name: str) -> NDArray[Any]:
+        # one at a time: all weights of a large network once more would double the memory
+        if name in made:
+            return made[name]
+        array: NDArray[Any] = numpy_helper.to_array(stored[name])
+        return array
+
     kept = []
     for node in model.graph.node:
         inputs = [name for name in node.input if name]
-        if node.op_type not in _MOVES or node.domain or any(name not in known for name in inputs):
+        if (
+            node.op_type not in _MOVES
+            or node.domain
+            or any(n not in stored and n not in made for n in inputs)
+        ):
             kept.append(node)
             continue
-        computed: Any = ReferenceEvaluator(node).run(None, {name: known[name] for name in inputs})
+        values = {name: known(name) for name in inputs}
+        computed: Any = ReferenceEvaluator(node).run(None, values)
         found: list[NDArray[Any]] = list(computed)
-        if sum(array.nbytes for array in found) > known[node.input[0]].nbytes or results & set(node.output):
+        if sum(array.nbytes for array in found) > values[node.input[0]].nbytes or results & set(node.output):
             kept.append(node)
             continue
         for name, array in zip(node.output, found, strict=True):
-            known[name] = np.ascontiguousarray(array)
-            made.add(name)
+            made[name] = np.ascontiguousarray(array)
     used = {name for node in kept for name in node.input} | results
-    initial = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(initial)
-    model.graph.initializer.extend(numpy_helper.from_array(known[name], name) for name in sorted(made & used))
+    for place, name in reversed(list(enumerate(stored))):
+        if name not in used:
+            del model.graph.initializer[place]
+    model.graph.initializer.extend(
+        numpy_helper.from_array(made[name], name) for name in sorted(set(made) & used)
+    )
     del model.graph.node[:]
     model.graph.node.extend(kept)

@@ -213,6 +213,7 @@ def save_model(model: ModelProto, path: Path, *, check: Callable[[Path], None] |
         written = sorted(folder.iterdir(), key=lambda found: found.name == path.name)  # the graph itself last
         size = sum(found.stat().st_size for found in written)
         for found in written:
+            found.chmod(0o644)  # weights beside a file are written for the owner alone
             found.replace(path.with_name(found.name))
     return size
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from skillbank.errors import ShapeError
 from skillbank_models.data.batch import SegmentationBatch
 from skillbank_models.data.categories import Categories
+from skillbank_models.deploy.fitting import fit_images
 from skillbank_models.deploy.model_io import DeployedModel
 from skillbank_models.deploy.opened import open_deployed
 from skillbank_models.deploy.segmentation_outputs import OUTPUTS
@@ -127,33 +127,3 @@ def thing_flags(categories: Categories, num_classes: int) -> Tensor:
     return torch.tensor(
         [index >= count or categories.is_thing(index) for index in range(num_classes)]
     )  # (K,)
-
-
-def fit_images(
-    images: Tensor, contents: list[tuple[int, int]], size: tuple[int, int] | None
-) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Images as a file of fixed size takes them.
-
-    Args:
-        images: (B, 3, H, W), normalised, padded at right and bottom.
-        contents: (h, w) of each image inside.
-        size: height and width to reach; None leaves the batch as it is.
-
-    Returns:
-        (B, 3, *size) and the size of the content of each image inside.
-    """
-    if size is None or tuple(images.shape[-2:]) == size:
-        return images, contents
-    out = images.new_zeros(len(images), images.shape[1], *size)  # (B, 3, *size)
-    fitted: list[tuple[int, int]] = []
-    for place, (height, width) in enumerate(contents):
-        image = images[place, :, :height, :width]  # (3, h, w)
-        scale = min(1.0, size[0] / height, size[1] / width)
-        if scale < 1.0:
-            height, width = max(1, round(height * scale)), max(1, round(width * scale))
-            image = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[
-                0
-            ]  # (3, h, w)
-        out[place, :, :height, :width] = image
-        fitted.append((height, width))
-    return out, fitted

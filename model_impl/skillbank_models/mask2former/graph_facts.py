@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from skillbank import __version__
-from skillbank.errors import ConflictError, SkillBankError, collect
 from skillbank_models.data.categories import Categories
+from skillbank_models.deploy.agreement import check_settings
 
 __all__ = ["check_agrees", "graph_metadata"]
 
@@ -67,35 +67,16 @@ def check_agrees(metadata: Mapping[str, str], spec: Any, where: str) -> None:
         "pixel_mean": ("dataset.pixel_mean", mean),
         "pixel_std": ("dataset.pixel_std", std),
     }
-    problems: list[SkillBankError] = []
-    if metadata.get("network", _NETWORK) != _NETWORK:
-        problems.append(ConflictError(f"{where} holds the network {metadata['network']}, not {_NETWORK}"))
-    for name, (key, value) in wanted.items():
-        if name not in metadata:
-            continue
-        found = metadata[name] if name == "mode" else json.loads(metadata[name])
-        if not _equal(found, value):
-            problems.append(
-                ConflictError(
-                    f"{key}: {where} was exported with {found}, the spec says {value}",
-                    hint=f"'{key}={json.dumps(found) if name != 'mode' else found}'",
-                    key=key,
-                    value=value,
-                )
-            )
-    if problems:
-        raise collect(problems, where)
+    stored = {
+        name: text if name == "mode" else json.loads(text)
+        for name, text in metadata.items()
+        if name in wanted
+    }
+    settings = {key: (stored[name], value) for name, (key, value) in wanted.items() if name in stored}
+    check_settings(metadata, settings, network=_NETWORK, where=where)
 
 
 def _unit_range(dataset: Any) -> tuple[list[float], list[float]]:
     """Mean and deviation for pixels in 0 to 1."""
     divisor = 255.0 if max(dataset.pixel_std) > 1 else 1.0
     return [value / divisor for value in dataset.pixel_mean], [value / divisor for value in dataset.pixel_std]
-
-
-def _equal(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, list):
-        return len(found) == len(wanted) and all(
-            abs(a - b) < 1e-6 for a, b in zip(found, wanted, strict=True)
-        )
-    return bool(found == wanted)

@@ -43,6 +43,7 @@ class Front3dLayout:
     Source: release of Dahnert et al. 2021, "Panoptic 3D Scene Reconstruction from a Single RGB Image".
     """
 
+    labelled_below = 1.0
     shifted = True
     camera: Camera | None = FRONT3D_CAMERA
 

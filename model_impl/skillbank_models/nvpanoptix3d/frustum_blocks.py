@@ -58,6 +58,8 @@ def sparse_relu(x: SparseTensor) -> SparseTensor:
 class DenseInstanceNorm(nn.Module):
     """Instance norm of full grids, computed in 32 bits; learns scale and shift with "instance" only."""
 
+    without_decay = True
+
     def __init__(self, channels: int, *, norm: Norm) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels)) if norm == "instance" else None
@@ -112,14 +114,18 @@ class SparseBlock(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(N, C_in) to (N', C_out)."""
-        if self.shortcut is None or self.shortcut_norm is None:
-            return self.second(self.first(x), x)
-        # both have the same sites, so their rows are in the same order
-        return self.second(self.first(x), self.shortcut_norm(self.shortcut(x)))
+        return self.second(self.first(x), self.kept(x))
 
     def first(self, x: SparseTensor) -> SparseTensor:
         """(N, C_in) to (N', C_out): up to the second convolution."""
         return sparse_relu(self.norm1(self.conv1(x)))
+
+    def kept(self, x: SparseTensor) -> SparseTensor:
+        """(N, C_in) to (N', C_out): the shortcut, whose rows are in the order of those of `first`."""
+        if self.shortcut is None or self.shortcut_norm is None:
+            return x
+        found: SparseTensor = self.shortcut_norm(self.shortcut(x))
+        return found
 
     def second(self, y: SparseTensor, kept: SparseTensor) -> SparseTensor:
         """(N', C_out) and the shortcut of the same shape to the result."""

@@ -6,6 +6,7 @@ Letters: `B` batch, `N` voxels, `C` channels, `K` classes, `f` base width, `G` s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -147,9 +148,10 @@ class FrustumEncoder(nn.Module):
             run_sparse(self.distance, inputs.distance, recompute=recompute),  # (N, f)
             self._appearance(inputs.appearance),  # (N, f)
             run_sparse(self.classes, inputs.classes, recompute=recompute),  # (N, f)
-            run_sparse(self.lifted, inputs.lifted, recompute=recompute),  # (N', f)
+            self._lifted(inputs.lifted),  # (N', f)
         ]
-        return run_sparse(self._to_half, *parts, recompute=recompute)
+        projected = torch.cat([part.features for part in parts[:3]], 1)  # (N, 3 f)
+        return self.to_half.joined(parts[0].with_features(projected), parts[3], recompute=recompute)
 
     def _appearance(self, x: SparseTensor | SharedFeatures) -> SparseTensor:
         recompute = self.use_checkpoint
@@ -162,10 +164,26 @@ class FrustumEncoder(nn.Module):
 
         return SparseTensor(run_dense(of_table, x.table, recompute=recompute), x.sites)
 
-    def _to_half(self, *parts: SparseTensor) -> SparseTensor:
-        projected = torch.cat([part.features for part in parts[:3]], 1)  # (N, 3 f)
-        found: SparseTensor = self.to_half(parts[0].with_features(projected), parts[3])
-        return found
+    def _lifted(self, x: SparseTensor) -> SparseTensor:
+        """Encode the lifted voxels, of which there are most: in two steps, each with neighbours of its own.
+
+        Tables of neighbours and activations of one step are gone before the other one starts.
+        """
+        if not (self.use_checkpoint and torch.is_grad_enabled()):
+            found: SparseTensor = self.lifted(x)
+            return found
+
+        def again(features: Tensor) -> SparseTensor:
+            return SparseTensor(features, Sites(x.coords, x.side, x.batch_size))
+
+        def first(features: Tensor) -> Tensor:
+            return self.lifted.first(again(features)).features
+
+        def second(features: Tensor, given: Tensor) -> Tensor:
+            return self.lifted.second(again(features), self.lifted.kept(again(given))).features
+
+        y = run_dense(first, x.features, recompute=True)  # (N, f)
+        return x.with_features(run_dense(second, y, x.features, recompute=True))
 
     def _with_scale(self, x: SparseTensor, inputs: FrustumInputs, level: int) -> SparseTensor:
         """Add the coarse features of a level; voxels of either remain."""
@@ -233,12 +251,13 @@ class JoiningBlock(SparseBlock):
     the cells that the union has.
     """
 
-    def forward(self, *parts: SparseTensor) -> SparseTensor:
+    def joined(self, *parts: SparseTensor, recompute: bool) -> SparseTensor:
         """Parts (N, C), C of all of them together C_in, to (N', C_out)."""
         assert self.shortcut_norm is not None
         cells = union([_without_channels(part) for part in parts]).sites
-        y = sparse_relu(self.norm1(_strided(parts, cells, self.conv1)))  # (N', C_out)
-        return self.second(y, self.shortcut_norm(_strided(parts, cells, self.shortcut)))
+        y = _strided(parts, cells, self.conv1, recompute=recompute)  # (N', C_out)
+        kept = _strided(parts, cells, self.shortcut, recompute=recompute)  # (N', C_out)
+        return self.second(sparse_relu(self.norm1(y)), self.shortcut_norm(kept))
 
 
 def _without_channels(x: SparseTensor) -> SparseTensor:
@@ -247,11 +266,18 @@ def _without_channels(x: SparseTensor) -> SparseTensor:
     return SparseTensor(x.features.new_zeros(cells.num, 0), cells)
 
 
-def _strided(parts: Sequence[SparseTensor], cells: Sites, layer: nn.Module | None) -> SparseTensor:
+def _strided(
+    parts: Sequence[SparseTensor], cells: Sites, layer: nn.Module | None, *, recompute: bool
+) -> SparseTensor:
     assert isinstance(layer, StridedConv3d)
+    kernel = layer.kernel
+
+    def of_part(features: Tensor, weight: Tensor, sites: Sites) -> Tensor:
+        return convolution(features, weight, None, scaling_map(sites, cells, kernel))
+
     widths = [part.features.shape[1] for part in parts]
     found = [
-        convolution(part.features, weight, None, scaling_map(part.sites, cells, layer.kernel))
+        run_dense(partial(of_part, sites=part.sites), part.features, weight, recompute=recompute)
         for part, weight in zip(parts, layer.weight.split(widths, 1), strict=True)
     ]
     return SparseTensor(sum(found[1:], start=found[0]), cells)  # (N', C_out)

@@ -57,6 +57,7 @@ class MatterportLayout:
     Source: release of Dahnert et al. 2021; depth and room masks of BUOL (Chu et al. 2023).
     """
 
+    labelled_below = 3.0
     shifted = False
     camera: Camera | None = None
 

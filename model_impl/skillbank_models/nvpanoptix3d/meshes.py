@@ -84,7 +84,7 @@ def require_mesh_packages() -> None:
     if find_spec("skimage") is None:
         raise RuntimeMissingError(
             "meshes need scikit-image, which is not installed",
-            hint="pip install -c constraints.txt 'skillbank[scene]', or -o inference.meshes=false",
+            hint="pip install -c constraints.txt 'skillbank[runtime]', or -o inference.meshes=false",
             key="inference.meshes",
         )
 
@@ -165,9 +165,10 @@ def _parted(
 ) -> SceneMesh:
     """Faces by segment, each with vertices of its own, those in the order in which faces use them."""
     known = {segment.id: segment for segment in segments}
-    order = np.argsort(face_owners, kind="stable")
-    owners, starts = np.unique(face_owners[order], return_index=True)
-    place = np.searchsorted(owners, face_owners[order])  # (F,)
+    sorted_by = np.where(face_owners > 0, face_owners, np.iinfo(np.int64).max)  # (F,) the unassigned last
+    order = np.argsort(sorted_by, kind="stable")
+    owners, starts = np.unique(sorted_by[order], return_index=True)
+    place = np.searchsorted(owners, sorted_by[order])  # (F,)
     keys = (place[:, None] * len(vertices) + faces[order]).ravel()  # (3 F,)
     unique, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     by_use = np.argsort(first)

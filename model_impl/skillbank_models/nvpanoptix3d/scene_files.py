@@ -121,8 +121,10 @@ class Layout(Protocol):
     Attributes:
         shifted: whether the volumes lie where those of 3D-Front do; see `view_of`.
         camera: of all images; None where every image has its own.
+        labelled_below: distance to a surface, in voxels, below which voxels have labels.
     """
 
+    labelled_below: float
     shifted: bool
     camera: Camera | None
 

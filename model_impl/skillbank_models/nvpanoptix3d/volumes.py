@@ -17,7 +17,15 @@ from skillbank_models.nvpanoptix3d.camera import STORED_SIDE
 from skillbank_models.nvpanoptix3d.scene_files import Layout, RoomGeometry, SceneFiles, VolumePart
 from skillbank_models.nvpanoptix3d.volume_copies import VolumeCopies
 
-__all__ = ["Room", "VolumeLabels", "pick_labels", "reduce_distance", "reduce_inside", "reduce_weighting"]
+__all__ = [
+    "Room",
+    "VolumeLabels",
+    "pick_labels",
+    "reduce_distance",
+    "reduce_inside",
+    "reduce_weighting",
+    "spread_labels",
+]
 
 _LEVELS = 20  # of a copied distance per voxel; thresholds that are multiples of 1/20 stay exact
 
@@ -118,8 +126,10 @@ class Room:
 
     def _picked(self) -> VolumeLabels:
         part = self._layout.volume_labels(self._files)
-        nearness = self._stored.distance if self._factor > 1 else np.empty(0, np.float32)
-        return pick_labels(part, nearness, self._factor)
+        if self._factor == 1:
+            return pick_labels(part, np.empty(0, np.float32), 1)
+        picked = pick_labels(part, self._stored.distance, self._factor)
+        return spread_labels(picked, self._reduced().distance, self._layout.labelled_below)
 
     def _pack_geometry(self) -> dict[str, NDArray[Any]]:
         distance, inside = self._reduced()
@@ -183,6 +193,30 @@ def pick_labels(part: VolumePart, distance: NDArray[np.float32], factor: int) ->
         chosen = order[first]
         classes, instances = classes[chosen], instances[chosen]
     return VolumeLabels(places.astype(np.int32), classes, instances)
+
+
+def spread_labels(labels: VolumeLabels, distance: NDArray[np.float32], reach: float) -> VolumeLabels:
+    """Labels on all voxels of a reduced grid that are nearer to a surface than `reach`, and on no others.
+
+    Stored labels are like that, in stored voxels; a measure that compares voxels near surfaces needs it at
+    every side. A voxel without a label takes that of the nearest one.
+
+    Args:
+        distance: (G, G, G) in voxels of the grid.
+        reach: in voxels.
+    """
+    near = distance < reach
+    if not len(labels.places) or not near.any():
+        return VolumeLabels(labels.places[:0], labels.classes[:0], labels.instances[:0])
+    from scipy import ndimage
+
+    rows = np.full(distance.size, -1, np.int32)
+    rows[labels.places] = np.arange(len(labels.places), dtype=np.int32)
+    row = rows.reshape(distance.shape)  # (G, G, G)
+    nearest = ndimage.distance_transform_edt(row < 0, return_distances=False, return_indices=True)
+    chosen = row[tuple(axis[near] for axis in nearest)]  # (L,)
+    places = np.flatnonzero(near).astype(np.int32)
+    return VolumeLabels(places, labels.classes[chosen], labels.instances[chosen])
 
 
 def _blocks(volume: NDArray[Any], factor: int) -> NDArray[Any]:

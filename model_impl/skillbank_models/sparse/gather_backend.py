@@ -47,16 +47,17 @@ def gather_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) 
 class _GatherConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, weight)
-        ctx.kernel_map = kernel_map
+        # tables are saved as tensors, so that they are dropped where activations are recomputed
+        ctx.save_for_backward(features, weight, *kernel_map.tensors())
+        ctx.frame = kernel_map.frame()
         with torch.autocast(features.device.type, enabled=False):
             return _sum_of_taps(features, weight, kernel_map.reads, kernel_map.num_out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        features, weight = ctx.saved_tensors
-        of: KernelMap = ctx.kernel_map
+        features, weight, *tensors = ctx.saved_tensors
+        of: KernelMap = ctx.frame.around(tensors)
         of_features = of_weight = None
         with torch.autocast(features.device.type, enabled=False):
             if ctx.needs_input_grad[0]:

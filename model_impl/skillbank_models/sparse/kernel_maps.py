@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from skillbank.errors import ShapeError
 from skillbank_models.sparse.tensor import Sites, linear_keys, unique_keys
 
 __all__ = [
+    "KernelFrame",
     "KernelMap",
     "Pairs",
     "RowFinder",
@@ -33,6 +34,7 @@ __all__ = [
 
 # Measured on a CPU: a table of all cells takes 1.5 ns a cell to fill, a binary search 40 ns a row and tap.
 CELLS_PER_ROW = 512
+AT_ONCE = 2**20  # cells looked up at a time, so that they need little memory beside the result
 INT32_LIMIT = 2**31
 
 Step = tuple[int, ...]  # along x, y, z
@@ -66,6 +68,28 @@ class Pairs(NamedTuple):
     total: int
 
 
+class KernelFrame(NamedTuple):
+    """A kernel map without its tensors.
+
+    Attributes:
+        taps: K.
+        num_in: N.
+        num_out: M.
+        reads: tables of `KernelMap.reads`.
+    """
+
+    taps: int
+    num_in: int
+    num_out: int
+    reads: int
+
+    def around(self, tensors: Sequence[Any]) -> KernelMap:
+        """The map of `KernelMap.tensors()`."""
+        tables = [Table(*tensors[start : start + 3]) for start in range(0, len(tensors), 3)]
+        reads, feeds = tuple(tables[: self.reads]), tuple(tables[self.reads :])
+        return KernelMap(self.taps, self.num_in, self.num_out, reads, feeds)
+
+
 @dataclass(frozen=True, eq=False)
 class KernelMap:
     """What meets what in one convolution, seen from both sides.
@@ -87,6 +111,14 @@ class KernelMap:
     def reversed(self) -> KernelMap:
         """The map of the transposed convolution."""
         return KernelMap(self.taps, self.num_out, self.num_in, self.feeds, self.reads)
+
+    def tensors(self) -> list[Tensor | None]:
+        """All tensors of the tables, in a fixed order."""
+        return [part for table in (*self.reads, *self.feeds) for part in table]
+
+    def frame(self) -> KernelFrame:
+        """What there is beside the tensors."""
+        return KernelFrame(self.taps, self.num_in, self.num_out, len(self.reads))
 
     @cached_property
     def pairs(self) -> Pairs:
@@ -203,7 +235,15 @@ class RowFinder:
         """
         wide = self.wide
         jumps = torch.tensor([(x * wide + y) * wide + z for x, y, z in steps], dtype=self.kind)
-        cells = self._cell(image, places)[:, None] + jumps.to(self.own.device, non_blocking=True)  # (m, k)
+        jumps = jumps.to(self.own.device, non_blocking=True)
+        start = self._cell(image, places)  # (m,)
+        out = torch.empty(len(start), len(steps), dtype=torch.int32, device=start.device)
+        some = max(1, AT_ONCE // len(steps))
+        for part, found in zip(start.split(some), out.split(some), strict=True):
+            found.copy_(self._rows(part[:, None] + jumps))  # (b, k)
+        return out
+
+    def _rows(self, cells: Tensor) -> Tensor:
         if self.table is not None:
             return self.table.index_select(0, cells.view(-1)).view(cells.shape)
         if not self.num:

@@ -121,6 +121,8 @@ class SparseInstanceNorm(nn.Module):
     The only voxel of an image becomes the bias, as the variance of one value is zero.
     """
 
+    without_decay = True
+
     def __init__(self, channels: int, *, affine: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None

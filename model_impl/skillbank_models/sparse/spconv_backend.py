@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -135,11 +136,13 @@ def _is_cpu_build() -> bool:
 
 @contextmanager
 def _without_notices() -> Iterator[None]:
-    """Importing spconv touches names of torch that are to be renamed, which torch logs once."""
+    """Importing spconv touches names of Python and torch that are to go: warnings no user can act on."""
     log = logging.getLogger("torch.fx._symbolic_trace")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         log.setLevel(level)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,9 +28,34 @@ def make(
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="New folder, the dataset root.")],
     data_format: Annotated[
         str | None,
-        typer.Option("--format", metavar="NAME", help="Data format of the network, or all. Default: all."),
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Data format of the network, or all where they share a folder. Default: all, else the first.",
+        ),
     ] = None,
-    images: Annotated[int, typer.Option("--images", metavar="N", min=1, help="How many images.")] = 32,
+    images: Annotated[
+        int | None, typer.Option("--images", metavar="N", min=1, help="How many images. Default: 32.")
+    ] = None,
+    scenes: Annotated[
+        int | None,
+        typer.Option(
+            "--scenes", metavar="N", min=1, help="How many rooms, for nvpanoptix3d, instead of --images. Default: 20."
+        ),
+    ] = None,
+    images_per_scene: Annotated[
+        int | None, typer.Option("--images-per-scene", metavar="K", min=1, help="Images of each room. Default: 1.")
+    ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            "--held-out",
+            metavar="SHARE",
+            min=0,
+            max=0.4,
+            help="Share of the rooms that validation and test get each; 0 = all splits have all. Default: 0.1.",
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option("--size", metavar="HxW", help="Height and width in pixels. Default: the network's own."),
@@ -39,13 +64,18 @@ def make(
         int, typer.Option("--seed", metavar="N", min=0, help="The same seed makes the same data.")
     ] = 0,
     empty: Annotated[
-        int, typer.Option("--empty", metavar="N", min=0, help="Images among them with nothing in them.")
+        int, typer.Option("--empty", metavar="N", min=0, help="Images or rooms among them with nothing in them.")
     ] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Processes that make rooms. Default: one per processor."),
+    ] = None,
     output: Output = None,
 ) -> None:
     """Make a small data set of made-up images with exact annotations, to try a network with.
 
-    Take another --seed for validation than for training.
+    Rooms come in splits for training, validation and test. Of flat images, take another --seed for validation
+    than for training.
 
     Example:
     skillbank data make mask2former --images 64 --size 128x128 --seed 1 --to data/train
@@ -53,38 +83,65 @@ def make(
     source = _source(network)
     from skillbank_models.data.synthetic import Order
 
-    if data_format not in (None, "all", *source.formats):
+    formats = _formats(network, source, data_format)
+    given = {"images_per_scene": images_per_scene, "held_out": held_out, "workers": workers}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    refused = [name for name in options if name not in source.options]
+    counts = {"images": images, "scenes": scenes}
+    refused += [name for name, value in counts.items() if value is not None and name != source.unit]
+    if refused:
+        words = [f"--{name.replace('_', '-')}" for name in refused]
         raise UsageError(
-            f"--format: {network} has no made-up data in format {data_format!r}; use all or "
-            + ", ".join(source.formats),
-            hint=f"--format {source.formats[0]}",
-            key="--format",
-            value=data_format,
-            allowed=["all", *source.formats],
+            f"{', '.join(words)}: {network} does not have {'this option' if len(words) == 1 else 'these options'}; "
+            f"its data are counted in {source.unit}",
+            hint=f"skillbank data make {network} --{source.unit} {source.count} --to {to}",
+            key=words[0],
         )
-    if empty > images:
+    count = counts[source.unit] or source.count
+    if empty > count:
         raise UsageError(
-            f"--empty: {empty} of {images} images cannot be empty",
+            f"--empty: {empty} of {count} {source.unit} cannot be empty",
             hint="--empty 1",
             key="--empty",
             value=empty,
         )
-    formats = source.formats if data_format in (None, "all") else (data_format,)
     height_width = _size(size) if size else source.size
-    with _bar(images) as progress:
+    with _bar(count * (images_per_scene or 1)) as progress:
         made = source.write(
             Order(
                 folder=to,
-                formats=[name for name in formats if name],
-                images=images,
+                formats=formats,
+                count=count,
                 size=height_width,
                 seed=seed,
                 empty=empty,
                 progress=progress,
+                **options,
             )
         )
     emit(dict(made), output, name="path")
-    talk(f"{images} images in {to}; as a dataset root: --train {to}")
+    talk(f"{made['images']} images in {to}; as a dataset root: --train {to}")
+
+
+def _formats(network: str, source: SyntheticData, name: str | None) -> list[str]:
+    """The formats that are asked for.
+
+    Raises:
+        UsageError: the network has no such data.
+    """
+    allowed = (["all"] if source.formats_share_a_folder else []) + list(source.formats)
+    name = name or allowed[0]
+    if name not in allowed:
+        raise UsageError(
+            f"--format: {network} has no made-up data in format {name!r}; use "
+            + ("all or " if source.formats_share_a_folder else "")
+            + ", ".join(source.formats),
+            hint=f"--format {source.formats[0]}",
+            key="--format",
+            value=name,
+            allowed=allowed,
+        )
+    return list(source.formats) if name == "all" else [name]
 
 
 def _source(network: str) -> SyntheticData:

@@ -30,7 +30,6 @@ _EXTRAS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("scipy", "scipy"),
         ("OpenEXR", "OpenEXR"),
         ("skimage", "scikit-image"),
-        ("trimesh", "trimesh"),
     ),
     "automl": (("optuna", "optuna"),),
     "export": (("onnx", "onnx"), ("onnxruntime", "onnxruntime"), ("onnxscript", "onnxscript")),

@@ -34,10 +34,10 @@ class Vggt(StrictModel):
     camera_depth: int = setting(4, "Blocks of the camera head.", ge=1)
     camera_rounds: int = setting(4, "Times that the camera head refines its answer.", ge=1)
     depth_channels: list[PositiveInt] = setting(
-        [256, 512, 1024, 1024], "Channels of the four maps of the depth head.", automl=False,
+        [256, 512, 1024, 1024], "Channels of the four maps of the depth head; multiples of 4.", automl=False,
         min_length=4, max_length=4,
     )  # fmt: skip
-    depth_features: int = setting(256, "Channels of the fused maps of the depth head; even.", ge=2)
+    depth_features: int = setting(256, "Channels of the fused maps of the depth head; a multiple of 8.", ge=8)
 
 
 class Backbone(StrictModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from skillbank.specs._nvpanoptix3d_dataset import Dataset
@@ -159,7 +159,22 @@ def _taps(layers: Sequence[int], depth: int) -> str | None:
     return None if layers[-1] < depth else f"{layers[-1]} is not there; the last of {depth} is {depth - 1}"
 
 
+def _multiples(step: int) -> Callable[[int | Sequence[int]], str | None]:
+    def check(widths: int | Sequence[int]) -> str | None:
+        wrong = [width for width in ([widths] if isinstance(widths, int) else widths) if width % step]
+        return f"{', '.join(map(str, wrong))} is no multiple of {step}" if wrong else None
+
+    return check
+
+
 _GRIDS = (64, 128, 256)
+_STEPS = {
+    "model.backbone.vggt.depth_channels": 4,
+    "model.backbone.vggt.depth_features": 8,
+    "model.sem_seg_head.adapter_dim": 4,
+    "model.sem_seg_head.convs_dim": 32,
+    "model.mask_former.hidden_dim": 4,
+}
 _RULES = (
     Rule(
         keys=("model.frustum3d.grid_dimensions", "model.frustum3d.frustum_dims"),
@@ -180,6 +195,10 @@ _RULES = (
     ),
     divisible("model.backbone.vggt.image_width", "model.backbone.vggt.patch_size"),
     divisible("model.sem_seg_head.convs_dim", "model.mask_former.nheads"),
+    *(
+        Rule(keys=(key,), check=_multiples(step), hint=f"{key}: use multiples of {step}")
+        for key, step in _STEPS.items()
+    ),
     Rule(
         keys=(
             "train.checkpoint_2d",
@@ -221,6 +240,15 @@ _RULES = (
         check=lambda near, far: None if near < far else f"{near:g} m is not nearer than {far:g} m",
         hint="lower dataset.depth_min or raise dataset.depth_max",
     ),
+    Rule(
+        keys=("dataset.depth_size", "dataset.reduced_target_size"),
+        check=lambda depth, plane: (
+            None
+            if list(depth) == list(reversed(plane))
+            else f"{list(depth)} (height, width) is not {list(plane)} (width, height) the other way round"
+        ),
+        hint="set dataset.reduced_target_size alone; depth_size follows it",
+    ),
     Rule(keys=("dataset.truncation_range",), check=_increasing, hint="the default is [0.0, 12.0]"),
     Rule(
         keys=("dataset.num_thing_classes", "model.sem_seg_head.num_classes"),
@@ -243,6 +271,11 @@ _RULES = (
 
 _DERIVED = (
     Derived(key="dataset.downsample_factor", sources=("dataset.name",), value=_factor_of),
+    Derived(
+        key="dataset.depth_size",
+        sources=("dataset.reduced_target_size",),
+        value=lambda size: list(reversed(size)),
+    ),
     Derived(
         key="model.frustum3d.frustum_dims",
         sources=("model.frustum3d.grid_dimensions",),

@@ -9,7 +9,9 @@ from torch import nn
 from skillbank.errors import ConflictError, InvalidValueError
 from skillbank.specs.common import Optim
 from skillbank_models.layers.norms import ChannelLayerNorm
+from skillbank_models.nvpanoptix3d.frustum_blocks import DenseInstanceNorm
 from skillbank_models.optimisers import build_optimiser, build_schedule
+from skillbank_models.sparse.layers import SparseInstanceNorm
 
 
 class Attention(nn.Module):
@@ -188,6 +190,14 @@ def test_schedules(changes, interval, wanted):
     assert schedule["interval"] == interval
     assert schedule["monitor"] == "val_loss"
     assert rates(optimizer, schedule, 5) == pytest.approx([1e-3 * share for share in wanted], abs=1e-12)
+
+
+def test_norms_of_volumes_do_not_decay():
+    network = nn.ModuleDict(
+        {"dense": DenseInstanceNorm(4, norm="instance"), "sparse": SparseInstanceNorm(4, affine=True)}
+    )
+    groups = build_optimiser(network, settings()).param_groups
+    assert [(group["name"], len(group["params"])) for group in groups] == [("head without decay", 4)]
 
 
 def test_the_poly_schedule_warms_up_first():

@@ -5,7 +5,7 @@ The room spans 0 to `size` along x, y and z, z up. Lengths are metres.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,26 +95,26 @@ def _add(rng: Random, room: Room, word: str) -> None:
     """Add what a theme names, if there is room for it."""
     if word == "chairs at dining table":
         for _ in range(int(rng.integers(2, 5))):
-            _add_beside(rng, room, "chair", "dining table")
+            _try(room, _beside(rng, room, "chair", "dining table"))
     elif " at " in word:
-        _add_beside(rng, room, *word.split(" at "))
+        name, host = word.split(" at ")
+        _try(room, _beside(rng, room, name, host))
     elif " on " in word:
-        _add_on_top(rng, room, *word.split(" on "))
+        name, host = word.split(" on ")
+        _try(room, _on_top(rng, room, name, host))
     elif word == "hanging lamp":
-        _add_hanging(rng, room)
+        _try(room, _hanging(rng, room))
     elif word == "dining table":
-        _try(room, [_free(rng, room, word) for _ in range(_TRIES)])
+        _try(room, (_free(rng, room, word) for _ in range(_TRIES)))
     else:
-        _try(room, [_along_wall(rng, room, word) for _ in range(_TRIES)])
+        _try(room, (_along_wall(rng, room, word) for _ in range(_TRIES)))
 
 
-def _try(room: Room, pieces: Sequence[Piece]) -> bool:
+def _try(room: Room, pieces: Iterable[Piece]) -> None:
     """Add the first that fits."""
-    for piece in pieces:
-        if _fits(room, piece):
-            room.pieces.append(piece)
-            return True
-    return False
+    fitting = next((piece for piece in pieces if _fits(room, piece)), None)
+    if fitting is not None:
+        room.pieces.append(fitting)
 
 
 def _fits(room: Room, piece: Piece) -> bool:
@@ -154,67 +154,56 @@ def _free(rng: Random, room: Room, name: str) -> Piece:
     return _placed(name, solids, middle - depth / 2 * np.array([-np.sin(turn), np.cos(turn)]), 0.0, turn)
 
 
-def _add_beside(rng: Random, room: Room, name: str, host: str) -> None:
-    """Put something before a desk or sofa, or at a side of a table, turned towards it."""
-    hosts = [piece for piece in room.pieces if piece.name == host]
-    if not hosts:
-        return
-    found = []
-    for _ in range(_TRIES):
-        piece = hosts[-1]
+def _beside(rng: Random, room: Room, name: str, host: str) -> Iterator[Piece]:
+    """Something before a desk or sofa, or at a side of a table, turned towards it."""
+    for piece in [piece for piece in room.pieces if piece.name == host][-1:] * _TRIES:
         middle, reach = (piece.low + piece.high)[:2] / 2, (piece.high - piece.low)[:2] / 2
         way = piece.facing
         if host == "dining table":
             turn = float(rng.integers(4)) * _TURN
             way = np.array([-np.sin(turn), np.cos(turn)])
-        away = float(np.abs(way) @ reach) + (rng.uniform(0.3, 0.45) if name == "coffee table" else rng.uniform(0.04, 0.2))
+        gap = rng.uniform(0.3, 0.45) if name == "coffee table" else rng.uniform(0.04, 0.2)
         side = np.array([way[1], -way[0]])
-        spot = middle + way * away + side * float(np.abs(side) @ reach) * rng.uniform(-0.6, 0.6)
-        turn = float(np.arctan2(-way[0], way[1]))  # of a piece whose back is at the host
+        spot = middle + way * (_extent(reach, way) + gap) + side * _extent(reach, side) * rng.uniform(-0.6, 0.6)
+        turn = _turn_to(way)
         solids = BUILDERS[name](rng)
-        if name != "coffee table":  # a chair's front is at the host
-            depth = max(float(corners(solid)[:, 1].max()) for solid in solids)
+        if name != "coffee table":  # the front of a chair is at the host, the back of a coffee table
+            spot = spot + way * (max(float(corners(solid)[:, 1].max()) for solid in solids) + 0.03)
             turn += np.pi + rng.uniform(-0.2, 0.2)
-            spot = spot + way * (depth + 0.03)
-        found.append(_placed(name, solids, spot, 0.0, turn))
-    _try(room, found)
+        yield _placed(name, solids, spot, 0.0, turn)
 
 
-def _add_on_top(rng: Random, room: Room, name: str, host: str) -> None:
-    """Stand something on the flat top of a piece."""
-    hosts = [piece for piece in room.pieces if piece.name == host]
-    if not hosts:
-        return
-    piece = hosts[-1]
-    turn = float(np.arctan2(-piece.facing[0], piece.facing[1]))
-    back = (piece.low + piece.high)[:2] / 2 - piece.facing * float(np.abs(piece.facing) @ (piece.high - piece.low)[:2]) / 2
-    side = np.array([piece.facing[1], -piece.facing[0]])
-    reach = float(np.abs(side) @ (piece.high - piece.low)[:2]) / 2
-    found = []
-    for _ in range(_TRIES):
+def _on_top(rng: Random, room: Room, name: str, host: str) -> Iterator[Piece]:
+    """Something on the flat top of a piece."""
+    for piece in [piece for piece in room.pieces if piece.name == host][-1:] * _TRIES:
+        middle, reach = (piece.low + piece.high)[:2] / 2, (piece.high - piece.low)[:2] / 2
         solids = BUILDERS[name](rng)
-        half = max(float(np.abs(corners(solid)[:, 0]).max()) for solid in solids)
-        free = max(reach - half, 0.0)
-        spot = back + 0.05 * piece.facing + side * rng.uniform(-free, free)
-        found.append(_placed(name, solids, spot, float(piece.high[2]) + _GAP / 10, turn))
-    for candidate in found:
-        inside = (candidate.low[:2] >= piece.low[:2] - 0.02).all() and (candidate.high[:2] <= piece.high[:2] + 0.02).all()
-        others = Room(room.shell, [other for other in room.pieces if other is not piece])
-        if inside and _fits(others, candidate):
-            room.pieces.append(candidate)
-            return
+        side = np.array([piece.facing[1], -piece.facing[0]])
+        free = max(_extent(reach, side) - max(float(np.abs(corners(solid)[:, 0]).max()) for solid in solids), 0)
+        spot = middle + (0.05 - _extent(reach, piece.facing)) * piece.facing + side * rng.uniform(-free, free)
+        found = _placed(name, solids, spot, float(piece.high[2]) + _GAP + 1e-6, _turn_to(piece.facing))
+        if (found.low[:2] > piece.low[:2] - 0.02).all() and (found.high[:2] < piece.high[:2] + 0.02).all():
+            yield found
 
 
-def _add_hanging(rng: Random, room: Room) -> None:
+def _hanging(rng: Random, room: Room) -> Iterator[Piece]:
+    """A lamp over the dining table, or in the middle of the room."""
     size = np.array(room.shell.size)
     tables = [piece for piece in room.pieces if piece.name == "dining table"]
     middle = (tables[-1].low + tables[-1].high)[:2] / 2 if tables else size[:2] / 2
-    found = []
     for _ in range(_TRIES):
-        solids = BUILDERS["hanging lamp"](rng)
-        spot = middle + rng.normal(0, 0.1, 2)
-        found.append(_placed("hanging lamp", solids, spot, float(size[2]) - 1, 0.0))
-    _try(room, found)
+        solids, spot = BUILDERS["hanging lamp"](rng), middle + rng.normal(0, 0.1, 2)
+        yield _placed("hanging lamp", solids, spot, float(size[2]) - 1, 0.0)
+
+
+def _extent(reach: Vector, way: Vector) -> float:
+    """Half of a box's extent along one of its axes."""
+    return float(np.abs(way) @ reach)
+
+
+def _turn_to(way: Vector) -> float:
+    """Turn of a piece that faces that way."""
+    return float(np.arctan2(-way[0], way[1]))
 
 
 def _placed(name: str, solids: Sequence[Solid], spot: Vector, level: float, turn: float) -> Piece:

@@ -21,6 +21,9 @@ Vector = NDArray[np.float64]
 _TINY = np.float32(1e-9)  # keeps a ray parallel to a face from dividing by zero
 
 
+_SIGNS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Solid:
     """A convex body.
@@ -67,8 +70,7 @@ def ball(x: float, y: float, z: float, radius: float, paint: Paint) -> Solid:
 
 def corners(solid: Solid) -> Vector:
     """Corners of the box around a solid, along its own axes, (8, 3)."""
-    signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij"), -1).reshape(8, 3)
-    found: Vector = solid.center + (signs * solid.half) @ solid.axes.T
+    found: Vector = solid.center + (_SIGNS * solid.half) @ solid.axes.T
     return found
 
 

@@ -219,12 +219,19 @@ def test_other_spellings(written: dict[str, Any], key: str, value: Any) -> None:
         ),
         ({"model.backbone.vggt.depth": 20}, r"23 is not there; the last of 20 is 19"),
         ({"model.backbone.vggt.embed_dim": 100}, r"100 is not a multiple of four times 16 heads"),
+        ({"model.backbone.vggt.depth_features": 20}, r"20 is no multiple of 8"),
+        ({"model.backbone.vggt.depth_channels": [4, 6, 8, 10]}, r"6, 10 is no multiple of 4"),
+        ({"dataset.depth_size": [60, 80]}, r"\[60, 80\] .* is not \[160, 120\]"),
         ({"model.backbone.vggt.image_width": 450}, r"450 is not a multiple of 14"),
     ],
 )
 def test_sizes_of_the_network_have_to_fit(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         spec(values)
+
+
+def test_one_setting_moves_the_plane_of_the_3d_stage() -> None:
+    assert draft({"dataset.reduced_target_size": [80, 60]}).dataset.depth_size == [60, 80]
 
 
 def test_engine_keys_of_the_stand_alone_builder() -> None:

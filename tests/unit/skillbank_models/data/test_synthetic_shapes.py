@@ -117,7 +117,7 @@ def test_nothing_is_left_of_an_attempt_that_failed(tmp_path: Path) -> None:
             Order(
                 folder=tmp_path / "data",
                 formats=FORMATS,
-                images=3,
+                count=3,
                 size=(64, 64),
                 seed=0,
                 empty=0,

@@ -200,3 +200,4 @@ def test_large_weights_lie_beside_the_file(exported, tmp_path, monkeypatch):
     wanted = onnxruntime.InferenceSession(str(exported[0])).run(None, value)
     np.testing.assert_array_equal(found[0], wanted[0])
     assert {item.name for item in tmp_path.iterdir()} == {"large.onnx", "large.onnx.data"}
+    assert all(item.stat().st_mode & 0o444 == 0o444 for item in tmp_path.iterdir())

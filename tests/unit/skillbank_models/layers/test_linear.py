@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from skillbank_models.layers.linear import MIN_ROWS, Linear, linear
+from skillbank_models.layers.linear import MIN_ROWS, Linear, linear, summed_outer_products
 
 
 @pytest.mark.parametrize("shape", [(2, 40, 24), (1, 24), (MIN_ROWS, 24), (3, 5, 7, 24), (0, 24)])
@@ -52,3 +52,15 @@ def test_weights_of_another_type_bring_their_own_product():
     out = linear(torch.randn(64, 24), torch.randn(16, 24).as_subclass(Counted), None)
     assert Counted.products == 1
     assert out.shape == (64, 16)
+
+
+@pytest.mark.parametrize("rows", [0, 5, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_summed_outer_products(rows, dtype):
+    x, y = torch.randn(rows, 6).to(dtype), torch.randn(rows, 2, 24).to(dtype)[:, 1]
+    found = summed_outer_products(x, y)
+    assert (found.shape, found.dtype) == ((6, 24), dtype)
+    wanted = torch.einsum("rc,rd->cd", x.double(), y.double())
+    # sums of 200 products of order one; 8 bits in bfloat16
+    close = 0.02 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(found.double(), wanted, rtol=close, atol=10 * close)

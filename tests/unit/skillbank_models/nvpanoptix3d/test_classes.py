@@ -11,7 +11,20 @@ from skillbank.errors import AnnotationError, MissingFilesError
 from skillbank_models.data.categories import Categories
 from skillbank_models.nvpanoptix3d.classes import ROOM_CLASSES, load_classes
 
-NAMES = ["cabinet", "bed", "chair", "sofa", "table", "desk", "dresser", "lamp", "other", "wall", "floor", "ceiling"]
+NAMES = [
+    "cabinet",
+    "bed",
+    "chair",
+    "sofa",
+    "table",
+    "desk",
+    "dresser",
+    "lamp",
+    "other",
+    "wall",
+    "floor",
+    "ceiling",
+]
 
 
 def loaded(label_map: Any = None, **changes: Any) -> Categories:
@@ -70,7 +83,7 @@ def test_things_that_differ_are_told(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_a_missing_map_names_its_setting(tmp_path: Path) -> None:
-    with pytest.raises(MissingFilesError, match="dataset.label_map: there is no label map"):
+    with pytest.raises(MissingFilesError, match=r"dataset\.label_map: there is no label map"):
         loaded(tmp_path / "m.json")
 
 

@@ -235,5 +235,5 @@ def test_a_missing_package_is_named_with_the_way_out(monkeypatch):
     monkeypatch.setattr(meshes, "find_spec", lambda name: None)
     with pytest.raises(RuntimeMissingError, match="scikit-image") as caught:
         meshes.require_mesh_packages()
-    assert "skillbank[scene]" in caught.value.hint
+    assert "skillbank[runtime]" in caught.value.hint
     assert "skimage" not in [name for name in vars(meshes) if name in sys.modules]

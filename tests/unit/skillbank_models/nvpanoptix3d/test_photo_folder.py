@@ -179,7 +179,7 @@ def test_all_wrong_cameras_are_told_before_the_run(tmp_path: Path) -> None:
     for name in "ab":
         save(tmp_path / f"{name}.png")
     (tmp_path / "a.txt").write_text("1 2 3")
-    np.save(tmp_path / "b.npy", np.diag([90.0, 90.0, 1.0]) + [[0, 0, 100], [0, 0, 75], [0, 0, 0]])
+    np.save(tmp_path / "b.npy", [[90.0, 0, 100], [0, 90, 75], [0, 0, 1]])
     refusal = refused(spec_of(tmp_path, dataset__enable_3d=True))
     assert "2 problems" in str(refusal)
     assert "a.txt: camera matrix" in str(refusal)

@@ -11,10 +11,12 @@ from skillbank_models.nvpanoptix3d.scene_files import RoomGeometry, SceneFiles, 
 from skillbank_models.nvpanoptix3d.volume_copies import VolumeCopies
 from skillbank_models.nvpanoptix3d.volumes import (
     Room,
+    VolumeLabels,
     pick_labels,
     reduce_distance,
     reduce_inside,
     reduce_weighting,
+    spread_labels,
 )
 
 
@@ -89,9 +91,29 @@ def test_the_label_of_a_block_is_that_of_its_voxel_nearest_to_a_surface(r: int) 
     assert (np.diff(found.places) > 0).all()
 
 
+def test_labels_of_a_reduced_grid_are_where_surfaces_are_near() -> None:
+    draw = np.random.default_rng(4)
+    distance = (draw.random((8, 8, 8)) * 3).astype(np.float32)
+    places = np.sort(draw.choice(512, 20, replace=False)).astype(np.int32)
+    classes = draw.integers(1, 13, 20).astype(np.uint8)
+    found = spread_labels(VolumeLabels(places, classes, classes.astype(np.int32) * 7), distance, 1.0)
+    np.testing.assert_array_equal(found.places, np.flatnonzero(distance < 1.0))
+    np.testing.assert_array_equal(found.instances, found.classes.astype(np.int32) * 7)
+    given = np.stack(np.unravel_index(places, distance.shape), 1)
+    for place, label in zip(found.places, found.classes, strict=True):
+        away = ((given - np.stack(np.unravel_index(place, distance.shape))) ** 2).sum(1)
+        assert label in classes[away == away.min()]
+
+
+def test_nothing_labelled_stays_so() -> None:
+    empty = VolumeLabels(np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros(0, np.int32))
+    assert not len(spread_labels(empty, np.zeros((4, 4, 4), np.float32), 1.0).places)
+
+
 class FormulaLayout:
     """A layout whose volumes come from a formula, and which counts what is read."""
 
+    labelled_below = 1.0
     shifted = False
     camera = None
 

@@ -9,7 +9,13 @@ from sparse_cases import random_sites
 
 from skillbank.errors import ShapeError
 from skillbank_models.sparse import kernel_maps
-from skillbank_models.sparse.kernel_maps import KernelMap, child_sites, coarse_sites, scaling_map, submanifold_map
+from skillbank_models.sparse.kernel_maps import (
+    KernelMap,
+    child_sites,
+    coarse_sites,
+    scaling_map,
+    submanifold_map,
+)
 from skillbank_models.sparse.tensor import Sites
 
 
