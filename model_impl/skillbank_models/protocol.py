@@ -154,6 +154,8 @@ class Implementation:
         load_weights: loads a checkpoint for any other action; None means an exact match of all tensors.
         load_engine: makes the module run a deployed file (.onnx, .engine or .plan) instead of its weights;
             None means that the network cannot.
+        engine_is_part: spec -> whether such a file is only a part of what runs, so that `load_engine` reads
+            ``<action>.checkpoint`` as well; None means that it is all.
         weights: weight files of other programs; None when the network reads its own alone.
         sample_names: batch -> names of its samples, for messages about a batch that went wrong.
         memory_keys: dotted spec keys to lower, or to set to the value behind ``=``, when memory runs out;
@@ -167,6 +169,7 @@ class Implementation:
     start_weights: Callable[[LightningModule, Any], None] | None = None
     load_weights: Callable[[LightningModule, Path, Any], None] | None = None
     load_engine: Callable[[LightningModule, Path, Any], None] | None = None
+    engine_is_part: Callable[[Any], bool] | None = None
     weights: WeightFormats | None = None
     sample_names: Callable[[Any], Sequence[str]] | None = None
     memory_keys: tuple[str, ...] = ()

@@ -144,7 +144,7 @@ def child(name: str) -> None:
             joined = decoder.encoder.join(lifted())
             joined.features.float().square().mean().backward()
             return
-        output = decoder(lifted(), queries, frusta)
+        output = decoder(lifted(), queries, frusta, all_levels=training)
         counts.update(
             half=output.half.occupancy.sites.num,
             full=output.full.occupancy.sites.num,

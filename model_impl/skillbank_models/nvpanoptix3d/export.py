@@ -29,6 +29,7 @@ from skillbank_models.deploy.onnx_file import (
 from skillbank_models.nvpanoptix3d.data import categories_of
 from skillbank_models.nvpanoptix3d.depth_projector import StageTwoProjector
 from skillbank_models.nvpanoptix3d.exported_image import CONSTANTS, INPUT, ExportedImage
+from skillbank_models.nvpanoptix3d.graph_facts import NETWORK_NAME, part_facts
 from skillbank_models.nvpanoptix3d.image_model import ImageModel, build_image_model
 from skillbank_models.nvpanoptix3d.padding import padded_size
 from skillbank_models.nvpanoptix3d.weights import load_weights
@@ -71,11 +72,16 @@ def export(spec: Any, context: ActionContext) -> None:
     load_weights(network, checkpoint, spec)
     size = (settings.input_height, settings.input_width)
     content = content_size(spec, size)
-    module = ExportedImage(network, _projector(spec, checkpoint), size=size, content=content)
-    plan = _plan(
-        module, path, spec=spec, device=context.device,
-        metadata=_metadata(spec, categories or categories_of(spec), network, size=size, content=content),
-    )  # fmt: skip
+    module = ExportedImage(
+        network,
+        _projector(spec, checkpoint),
+        size=size,
+        content=content,
+        camera=getattr(network, "camera_is_trained", False),  # set by load_weights
+    )
+    metadata = _metadata(spec, categories or categories_of(spec), network, size=size, content=content)
+    metadata |= part_facts(spec, module.weights())
+    plan = _plan(module, path, spec=spec, device=context.device, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     context.status.running(f"exporting {checkpoint} to {path}")
     report = export_onnx(module.to(context.device), plan)
@@ -190,7 +196,7 @@ def _metadata(
         "classes": classes,
     }
     return {
-        "network": "nvpanoptix3d",
+        "network": NETWORK_NAME,
         "skillbank_version": __version__,
         "input": "RGB, 0 to 255; content_size of it at the upper left is the picture, the rest padding",
         **{name: json.dumps(value) for name, value in values.items()},

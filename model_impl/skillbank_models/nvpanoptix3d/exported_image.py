@@ -1,7 +1,7 @@
 """The 2D part as a graph for other runtimes: raw pixels to everything that the 3D part and results need.
 
-Letters: `B` batch, `Q` queries, `K` classes, `C` channels, `D` depth bins, `H W` padded image, `h' w'` mask
-map, `h w` image plane of the 3D stage.
+Letters: `B` batch, `Q` queries, `K` classes, `C` channels, `D` depth bins, `H W` padded image, `H' W'`
+resized image, `h' w'` mask map, `h w` image plane of the 3D stage.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ OUTPUTS = (
     "enc_feat_2",
     "ori_pred_masks",  # (B, Q, h', w') logits
     "orig_pad_shape",  # (2,) H and W
+    # further ones, for running without the network: evaluation at full size, cameras of unknown pictures
+    "ori_pred_depths",  # (B, 1, H', W') metres
+    "pose_enc",  # (B, 9), see CameraHead
 )
 CONSTANTS = ("orig_pad_shape",)
 
@@ -41,6 +44,7 @@ class ExportedImage(nn.Module):
         projector: of stage 2; without it there is no ``encoder_features``.
         size: height and width of the images.
         content: the part of them that is no padding, which the occupancy is about.
+        camera: whether the camera head has learnt; without that there is no ``pose_enc``.
 
     Attributes:
         outputs: names of what forward returns.
@@ -55,6 +59,7 @@ class ExportedImage(nn.Module):
         *,
         size: tuple[int, int],
         content: tuple[int, int],
+        camera: bool,
     ) -> None:
         super().__init__()
         self.model = model
@@ -64,9 +69,18 @@ class ExportedImage(nn.Module):
         left_out = {f"enc_feat_{number}" for number in range(levels, 3)}
         if projector is None:
             left_out.add("encoder_features")
+        if not camera:
+            left_out.add("pose_enc")
         self.outputs = tuple(name for name in OUTPUTS if name not in left_out)
         self.register_buffer("padded", torch.tensor(model.padded_size(*size)), persistent=False)
         model.backbone.keep_positions(*model.padded_size(*size))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights by their names in the network."""
+        found = dict(self.model.state_dict())
+        if self.projector is not None:
+            found |= {f"projector.{name}": value for name, value in self.projector.state_dict().items()}
+        return found
 
     def forward(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Predict; images are (B, 3, height, width) or (B, 1, height, width) grey, RGB 0..255."""
@@ -83,6 +97,8 @@ class ExportedImage(nn.Module):
             "occupancy_preds": found.occupancy,
             "ori_pred_masks": masks,
             "orig_pad_shape": self.padded.clone(),
+            "ori_pred_depths": found.depth[:, None],
+            "pose_enc": found.pose,
             **{f"enc_feat_{number}": level for number, level in enumerate(found.levels)},
         }
         if self.projector is not None:

@@ -107,22 +107,30 @@ class FrustumDecoder(nn.Module):
         )
         self.max_voxels = max_voxels
 
-    def forward(self, inputs: FrustumInputs, queries: Tensor, frusta: Tensor) -> FrustumOutput:
+    def forward(
+        self, inputs: FrustumInputs, queries: Tensor, frusta: Tensor, *, all_levels: bool = True
+    ) -> FrustumOutput:
         """Complete the volume.
 
         Args:
             inputs: what is lifted into the grid.
             queries: (B, Q, C) of the 2D decoder.
             frusta: (B, G, G, G) bool.
+            all_levels: mask embeddings of the coarser levels, too, which losses read and results do not; they
+                are two thirds of the work. Without them these embeddings have no channels.
         """
         pyramid = self.encoder(inputs)
         inside = coarse_frustum(frusta, 4)  # (B, G/4, G/4, G/4)
         grid, occupancy = self.coarse(pyramid.grids, inside)
+        embeds = self.coarse.embeddings(grid) if all_levels else grid[:, :0]
         parents, scores = self._quarter_parents(grid, occupancy, inside, pyramid.quarter)
-        half, parents, scores = self.middle(parents, scores, pyramid.half, queries, coarse_frustum(frusta, 2))
+        encoded = pyramid.half
+        del pyramid, grid  # they are large, and what follows is, too
+        half, parents, scores = self.middle(
+            parents, scores, encoded, queries, coarse_frustum(frusta, 2), embed=all_levels
+        )
         full, geometry = self.fine(parents, scores, queries, frusta)
-        embeds, coarse_queries = self.coarse.embeddings(grid), self.coarse.query(queries)
-        return FrustumOutput(occupancy, embeds, coarse_queries, inside, half, full, geometry)
+        return FrustumOutput(occupancy, embeds, self.coarse.query(queries), inside, half, full, geometry)
 
     def _quarter_parents(
         self, grid: Tensor, occupancy: Tensor, inside: Tensor, encoded: SparseTensor
@@ -182,7 +190,14 @@ class MiddleLevel(nn.Module):
         self.query = nn.Linear(query_dim, 3 * f)
 
     def forward(
-        self, parents: SparseTensor, scores: Tensor, encoded: SparseTensor, queries: Tensor, within: Tensor
+        self,
+        parents: SparseTensor,
+        scores: Tensor,
+        encoded: SparseTensor,
+        queries: Tensor,
+        within: Tensor,
+        *,
+        embed: bool,
     ) -> tuple[FrustumLevel, SparseTensor, Tensor]:
         """Predictions, then the parents of the next level, (N, 3 f), and how occupied each is, (N,)."""
         x = _generate(self.up, parents, scores, within, self.max_voxels)  # (N, 2 f)
@@ -191,7 +206,9 @@ class MiddleLevel(nn.Module):
         logits = occupancy.features[:, 0].detach()
         joined = union([prune(x, survivors(logits, x.sites)), encoded])  # (N', 3 f)
         joined, scores = capped(joined, _looked_up(logits, x.sites, joined.sites), self.max_voxels)
-        embeds = run_sparse(self.embed, joined, recompute=self.use_checkpoint)  # (N', 3 f)
+        embeds = joined.with_features(joined.features[:, :0])  # (N', 0)
+        if embed:
+            embeds = run_sparse(self.embed, joined, recompute=self.use_checkpoint)  # (N', 3 f)
         return FrustumLevel(occupancy, embeds, self.query(queries)), joined, scores
 
     def _refine(self, x: SparseTensor) -> SparseTensor:

@@ -169,12 +169,12 @@ class FrustumEncoder(nn.Module):
 
         Tables of neighbours and activations of one step are gone before the other one starts.
         """
-        if not (self.use_checkpoint and torch.is_grad_enabled()):
-            found: SparseTensor = self.lifted(x)
-            return found
 
         def again(features: Tensor) -> SparseTensor:
             return SparseTensor(features, Sites(x.coords, x.side, x.batch_size))
+
+        if not (self.use_checkpoint and torch.is_grad_enabled()):
+            return x.with_features(self.lifted(again(x.features)).features)
 
         def first(features: Tensor) -> Tensor:
             return self.lifted.first(again(features)).features

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from skillbank_models.layers.predictions import MaskPredictions
 from skillbank_models.nvpanoptix3d.batch import SceneBatch
@@ -121,18 +122,14 @@ class NVPanoptix3D(ImageModel):
 
     def lift(self, output: ImageOutput, merged: list[MergedImage], batch: SceneBatch) -> FrustumInputs:
         """What the 3D part starts from."""
-        assert self.projector is not None, "there is no 3D part in stage 1"
         assert batch.frusta is not None
         settings = self.lifting
         padded = self.padded_size(batch.images.shape[-2], batch.images.shape[-1])
-        features = output.predictions.mask_features  # (B, C, h', w')
-        depth_features = self.projector(output.depth_features, features.shape[-2:])  # (B, C', h', w')
-        appearance = torch.cat([features, depth_features], 1)  # (B, C + C', h', w')
         depth = torch.stack([image.depth for image in merged])  # (B, h, w)
         classes = torch.stack([image.class_scores for image in merged])  # (B, K, h, w)
         distance, sampled, labels = project(
             depth,
-            appearance,
+            self._appearance(output),
             classes,
             views=batch.views,
             sizes=batch.sizes,
@@ -162,6 +159,20 @@ class NVPanoptix3D(ImageModel):
                 sampling=settings.multi_scale,
             )
         return FrustumInputs(distance, sampled, labels, lifted, scales)
+
+    def _appearance(self, output: ImageOutput) -> Tensor:
+        """Mask and depth features, (B, C + C', h', w')."""
+        if output.appearance is not None:
+            return output.appearance
+        assert self.projector is not None, "there is no 3D part in stage 1"
+        features = output.predictions.mask_features  # (B, C, h', w')
+        depth_features = self.projector(output.depth_features, features.shape[-2:])  # (B, C', h', w')
+        return torch.cat([features, depth_features], 1)  # (B, C + C', h', w')
+
+    def drop_image_part(self) -> None:
+        """Free what `forward` needs, where its outputs come from elsewhere."""
+        del self.backbone, self.sem_seg_head
+        self.projector = None
 
 
 def build_model(spec: Any, *, is_thing: tuple[bool, ...]) -> NVPanoptix3D:

@@ -23,6 +23,7 @@ from skillbank_models.metrics.reconstruction_quality import ReconstructionQualit
 from skillbank_models.nvpanoptix3d.batch import SceneBatch
 from skillbank_models.nvpanoptix3d.criteria import build_image_criterion, build_volume_criterion
 from skillbank_models.nvpanoptix3d.data import categories_of
+from skillbank_models.nvpanoptix3d.deployed import DeployedImage, ImageFile, open_image
 from skillbank_models.nvpanoptix3d.image_cache import ImageCache
 from skillbank_models.nvpanoptix3d.located import locate
 from skillbank_models.nvpanoptix3d.model import build_model
@@ -47,6 +48,7 @@ class NVPanoptix3DModule(pl.LightningModule):
     Attributes:
         model: the network; its weights are all there is in a checkpoint.
         camera_is_trained: whether the camera head has weights that mean something, as the public ones do.
+        engine: an ONNX file or engine that runs instead of the 2D part, or None.
     """
 
     shard_units: ClassVar[set[type[nn.Module]]] = {
@@ -70,6 +72,8 @@ class NVPanoptix3DModule(pl.LightningModule):
         if self.is_3d:
             for part in self._frozen():
                 part.requires_grad_(False)
+        self.engine: ImageFile | None = None
+        self._deployed: DeployedImage | None = None
         self._cache: ImageCache | None = None
         self._categories: Categories | None = None
         self._measures: _Measures | None = None
@@ -83,22 +87,28 @@ class NVPanoptix3DModule(pl.LightningModule):
     def train(self, mode: bool = True) -> NVPanoptix3DModule:
         """Set the mode; the frozen 2D part of stage 2 always evaluates, so its norms stay as they are."""
         super().train(mode)
-        if self.is_3d:
+        if self.is_3d and self.engine is None:
             for part in self._frozen():
                 part.eval()
         return self
 
     def setup(self, stage: str) -> None:
-        """Take the classes from the data; find out whether 2D outputs may be kept."""
+        """Open a deployed 2D part, take the classes from the data, find out whether 2D outputs may be kept."""
+        if self.engine is not None:
+            device = self.trainer.strategy.root_device
+            self._deployed = open_image(self.engine, spec=self.spec, device=device)
+            self.camera_is_trained = self._deployed.camera_is_trained
         self._categories = self._find_categories()
         if stage == "fit" and self.is_3d:
             self._cache = ImageCache.of(self.spec)
 
     def _find_categories(self) -> Categories:
-        action = type(self.spec).action
-        checkpoint = getattr(getattr(self.spec, action, None), "checkpoint", None)
-        if action == "inference" and not self.spec.dataset.label_map and checkpoint:
-            found = stored_categories(Path(checkpoint), "inference.checkpoint")
+        if type(self.spec).action == "inference" and not self.spec.dataset.label_map:
+            checkpoint, found = self.spec.inference.checkpoint, None
+            if self._deployed is not None:
+                found = self._deployed.categories
+            elif checkpoint:
+                found = stored_categories(Path(checkpoint), "inference.checkpoint")
             if found is not None:
                 return found
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -145,11 +155,12 @@ class NVPanoptix3DModule(pl.LightningModule):
 
     def test_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Measures of a batch."""
-        self._measure(batch, self._scenes(self._image(batch, all_layers=False), batch))
+        batch, image = self._predict(batch)
+        self._measure(batch, self._scenes(image, batch))
 
     def predict_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Write the results of a batch."""
-        image = self._image(batch, all_layers=False)
+        batch, image = self._predict(batch)
         batch = locate(batch, image.pose, self.spec, camera_is_trained=self.camera_is_trained)
         names = zip(batch.file_names, batch.image_ids, strict=True)
         if self._flat_writer is not None:
@@ -168,6 +179,12 @@ class NVPanoptix3DModule(pl.LightningModule):
     def _image(self, batch: SceneBatch, *, all_layers: bool) -> ImageOutput:
         found: ImageOutput = self.model(batch.images, all_layers=all_layers, sizes=batch.sizes)
         return found
+
+    def _predict(self, batch: SceneBatch) -> tuple[SceneBatch, ImageOutput]:
+        """Outputs for results, and the batch that they are about."""
+        if self._deployed is not None:
+            return self._deployed(batch)
+        return batch, self._image(batch, all_layers=False)
 
     def _volume(
         self, batch: SceneBatch, *, cache: ImageCache | None

@@ -27,10 +27,13 @@ class ImageOutput(NamedTuple):
         predictions: classes and masks; mask features are (B, C, h', w') of stride 4 of the resized image.
         queries: (B, Q, C) normalised queries of the last layer, which become 3D mask queries.
         depth: (B, H', W') metres, at the resized image.
-        depth_features: (B, C, h'', w'') map of the depth head that the 3D part reads.
+        depth_features: (B, C, h'', w'') map of the depth head that the 3D part reads; no channels where
+            `appearance` is there.
         pose: (B, 9) translation, quaternion (scalar last), vertical and horizontal field of view in radians.
         occupancy: (B, D, h, w) logits of a surface near the depth of a bin.
         levels: three maps (B, C, ., .), coarse to fine, of the pixel decoder.
+        appearance: (B, C + C', h', w') mask features and projected depth features, where they were computed
+            along with the rest; None = the 3D part makes them of `depth_features` and the mask features.
     """
 
     predictions: MaskPredictions
@@ -40,6 +43,7 @@ class ImageOutput(NamedTuple):
     pose: Tensor
     occupancy: Tensor
     levels: list[Tensor]
+    appearance: Tensor | None = None
 
 
 class Segment(NamedTuple):

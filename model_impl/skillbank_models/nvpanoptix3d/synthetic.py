@@ -73,9 +73,9 @@ def write_rooms(order: Order) -> dict[str, Any]:
 def split_scenes(count: int, held_out: float) -> dict[str, range]:
     """Which scenes each split has.
 
-    With `held_out` 0 every split has all of them, for a root that serves one purpose. Else validation and test
-    have that share each, at least one scene, and training has the rest; where there are too few for that, two
-    scenes are one for training and one for the others, and a single one is in all.
+    With `held_out` 0 every split has all of them, for a root that serves one purpose. Else validation and
+    test have that share each, at least one scene, and training has the rest. Where there are too few for
+    that, two scenes are one for training and one for the others, and a single one is in all.
     """
     if held_out == 0 or count == 1:
         return dict.fromkeys(("train", "val", "test"), range(count))
@@ -100,7 +100,7 @@ SYNTHETIC = SyntheticData(
 def _layout(order: Order) -> str:
     if len(order.formats) != 1:
         raise UsageError(
-            f"--format: {', '.join(order.formats)} do not fit into one folder; use one of {', '.join(FORMATS)}",
+            f"--format: {', '.join(order.formats)} do not fit into one folder; use one: {', '.join(FORMATS)}",
             hint=f"--format {FORMATS[0]}",
             key="--format",
             value=list(order.formats),

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from skillbank.errors import InvalidValueError
 from skillbank_models.nvpanoptix3d.backbone_weights import load_backbone
+from skillbank_models.nvpanoptix3d.graph_facts import mark_of
 from skillbank_models.nvpanoptix3d.shapeless import OF_IMAGES, OF_VOLUMES
 from skillbank_models.weights.checkpoint_facts import CheckpointFacts
 from skillbank_models.weights.files import FACTS, ForeignWeights, read_tensors
 from skillbank_models.weights.matching import compare, load_matching
 
-__all__ = ["IMAGE_PARTS", "VOLUME_PARTS", "load_weights", "start_weights"]
+__all__ = ["IMAGE_PARTS", "VOLUME_PARTS", "load_volume", "load_weights", "start_weights"]
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,25 @@ def load_weights(module: nn.Module, path: Path, spec: Any) -> None:
     found = read_tensors(Path(path), key=key)
     _load(network, found, path, key, parts, spec)
     _take_camera(module, found)
+
+
+def load_volume(module: nn.Module, path: Path, spec: Any) -> str:
+    """Load the 3D part alone, for a 2D part that comes from elsewhere.
+
+    Args:
+        module: holds the network under the name `model`, or is the network.
+
+    Returns:
+        Mark of the 2D part that the 3D part was trained behind.
+
+    Raises:
+        NotFoundError: no such file.
+        InvalidValueError: the file cannot be read, has no 3D part, or does not fit.
+    """
+    key = f"{type(spec).action}.checkpoint"
+    found = read_tensors(Path(path), key=key)
+    _load(_network(module), found, path, key, VOLUME_PARTS, spec)
+    return mark_of(_own_names(found.tensors))
 
 
 def _start(module: LightningModule, path: Path, key: str, parts: Sequence[str], spec: Any) -> None:

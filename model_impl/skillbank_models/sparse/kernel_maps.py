@@ -159,9 +159,10 @@ def scaling_map(fine: Sites, coarse: Sites, kernel: int) -> KernelMap:
     A coarse voxel c meets 2c-1..2c+1 with kernel 3, 2c..2c+3 with kernel 4.
     """
     first = -(kernel % 2)
-    axis = range(first, first + kernel)
-    steps: list[Step] = list(product(axis, repeat=3))
-    down = RowFinder(fine).rows(coarse.coords[:, 0], 2 * coarse.coords[:, 1:], steps)  # (M, K)
+    # filled from the side of the coarse voxels, whose table is an eighth of that of the fine ones
+    down = torch.full(
+        (coarse.num + 1, kernel**3), fine.num, dtype=torch.int32, device=fine.device
+    )  # (M + 1, K), the last row for what meets nothing
     finder = RowFinder(coarse)
     image, places = fine.coords[:, 0], fine.coords[:, 1:]
     odd = places % 2  # (N, 3)
@@ -174,14 +175,16 @@ def scaling_map(fine: Sites, coarse: Sites, kernel: int) -> KernelMap:
             for bit in bits
         ]
         pairs = list(product(*ways))
-        taps = torch.tensor([(i * kernel + j) * kernel + k for (i, _), (j, _), (k, _) in pairs])
-        steps = [(x, y, z) for (_, x), (_, y), (_, z) in pairs]
+        numbers = torch.tensor([(i * kernel + j) * kernel + k for (i, _), (j, _), (k, _) in pairs])
+        taps = numbers.to(fine.device, non_blocking=True)
+        steps: list[Step] = [(x, y, z) for (_, x), (_, y), (_, z) in pairs]
         into = (kind == number).nonzero()[:, 0]  # (m,)
         cells = places.index_select(0, into) // 2  # (m, 3)
         rows = finder.rows(image.index_select(0, into), cells, steps)  # (m, k)
-        up.append(Table(rows, taps.to(fine.device), into))
+        down[rows.long(), taps] = into.int()[:, None]
+        up.append(Table(rows, taps, into))
     every = torch.arange(kernel**3, device=fine.device)
-    return KernelMap(kernel**3, fine.num, coarse.num, (Table(down, every, None),), tuple(up))
+    return KernelMap(kernel**3, fine.num, coarse.num, (Table(down[:-1], every, None),), tuple(up))
 
 
 def child_sites(coarse: Sites, within: Tensor | None) -> Sites:

@@ -141,7 +141,7 @@ class SparseInstanceNorm(nn.Module):
             # The statistics of a batch norm over voxels; the function of nn.functional refuses a single row.
             return torch.batch_norm(rows, self.weight, self.bias, None, None, True, 0.0, EPSILON, True)
         if self.weight is None or self.bias is None:
-            return rows
+            return rows.clone()  # never the input itself, so that a result may be changed in place
         return rows * self.weight + self.bias  # so that both get a gradient, of zero
 
 

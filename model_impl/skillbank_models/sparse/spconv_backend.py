@@ -59,9 +59,10 @@ def spconv_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) 
 class _SpconvConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, weight)
-        ctx.kernel_map = kernel_map
         pairs = kernel_map.pairs
+        # pairs are saved as tensors, so that they are dropped where activations are recomputed
+        ctx.save_for_backward(features, weight, pairs.rows, pairs.counts)
+        ctx.total = pairs.total
         if not pairs.total:
             return features.new_zeros(kernel_map.num_out, weight.shape[2])
         with _one_thread(features):
@@ -73,13 +74,12 @@ class _SpconvConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        features, weight = ctx.saved_tensors
-        pairs = ctx.kernel_map.pairs
-        if not pairs.total:
+        features, weight, rows, counts = ctx.saved_tensors
+        if not ctx.total:
             return torch.zeros_like(features), torch.zeros_like(weight), None
         with _one_thread(features):
             of_features, of_filters = _operators().indice_conv_backward(
-                features, _filters(weight), grad, pairs.rows, pairs.counts
+                features, _filters(weight), grad, rows, counts
             )
         return of_features, of_filters.permute(1, 2, 0), None  # (N, C), (K, C, D)
 

@@ -110,6 +110,8 @@ class Running:
     def load_model(self, module: Any) -> Path:
         """Load what ``<action>.trt_engine`` names, else the weights that ``<action>.checkpoint`` names.
 
+        A network whose engine is only a part of it reads the rest from the checkpoint by itself.
+
         Raises:
             MissingValueError: both keys are empty.
             RuntimeMissingError: the network cannot run engines and ONNX files.
@@ -125,7 +127,8 @@ class Running:
                 key=key,
             )
         path = Path(given)
-        if engine and setting_of(self.spec, key):
+        is_part = self.implementation.engine_is_part
+        if engine and setting_of(self.spec, key) and not (is_part is not None and is_part(self.spec)):
             log.warning("%s is given: %s is not read", engine_key, key)
         log.info("the network is that of %s", path)
         if engine or is_deployed(path):

@@ -31,7 +31,7 @@ def make(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="Data format of the network, or all where they share a folder. Default: all, else the first.",
+            help="Data format of the network, or all where one folder holds them. Default: all or the first.",
         ),
     ] = None,
     images: Annotated[
@@ -40,11 +40,15 @@ def make(
     scenes: Annotated[
         int | None,
         typer.Option(
-            "--scenes", metavar="N", min=1, help="How many rooms, for nvpanoptix3d, instead of --images. Default: 20."
+            "--scenes",
+            metavar="N",
+            min=1,
+            help="How many rooms, for nvpanoptix3d, instead of --images. Default: 20.",
         ),
     ] = None,
     images_per_scene: Annotated[
-        int | None, typer.Option("--images-per-scene", metavar="K", min=1, help="Images of each room. Default: 1.")
+        int | None,
+        typer.Option("--images-per-scene", metavar="K", min=1, help="Images of each room. Default: 1."),
     ] = None,
     held_out: Annotated[
         float | None,
@@ -53,7 +57,7 @@ def make(
             metavar="SHARE",
             min=0,
             max=0.4,
-            help="Share of the rooms that validation and test get each; 0 = all splits have all. Default: 0.1.",
+            help="Share of the rooms for validation, and for test; 0 = all splits have all. Default: 0.1.",
         ),
     ] = None,
     size: Annotated[
@@ -64,11 +68,14 @@ def make(
         int, typer.Option("--seed", metavar="N", min=0, help="The same seed makes the same data.")
     ] = 0,
     empty: Annotated[
-        int, typer.Option("--empty", metavar="N", min=0, help="Images or rooms among them with nothing in them.")
+        int,
+        typer.Option("--empty", metavar="N", min=0, help="Images or rooms among them with nothing in them."),
     ] = 0,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", min=1, help="Processes that make rooms. Default: one per processor."),
+        typer.Option(
+            "--workers", metavar="N", min=1, help="Processes that make rooms. Default: one per processor."
+        ),
     ] = None,
     output: Output = None,
 ) -> None:
@@ -90,12 +97,11 @@ def make(
     counts = {"images": images, "scenes": scenes}
     refused += [name for name, value in counts.items() if value is not None and name != source.unit]
     if refused:
-        words = [f"--{name.replace('_', '-')}" for name in refused]
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
         raise UsageError(
-            f"{', '.join(words)}: {network} does not have {'this option' if len(words) == 1 else 'these options'}; "
-            f"its data are counted in {source.unit}",
+            f"{words}: not an option of made-up data for {network}, which are counted in {source.unit}",
             hint=f"skillbank data make {network} --{source.unit} {source.count} --to {to}",
-            key=words[0],
+            key=words,
         )
     count = counts[source.unit] or source.count
     if empty > count:

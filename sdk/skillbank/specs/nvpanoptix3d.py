@@ -145,6 +145,15 @@ def _onnx_file(path: str | None) -> str | None:
     return f"{path!r} is no ONNX file name; it must end in .onnx"
 
 
+def _volume_part(checkpoint: str | None, engine: str | None, enable_3d: bool) -> str | None:
+    deployed = engine or (checkpoint if str(checkpoint).lower().endswith(_DEPLOYED) else None)
+    if not enable_3d or not deployed or (checkpoint and checkpoint != deployed):
+        return None
+    return (
+        f"{deployed} is the 2D part of stage 2, and nothing says where the 3D part is; a checkpoint holds it"
+    )
+
+
 def _grid(decoder: int, lifting: int) -> str | None:
     if decoder not in _GRIDS:
         return f"{decoder} does not divide the stored volumes; allowed are {', '.join(map(str, _GRIDS))}"
@@ -167,6 +176,7 @@ def _multiples(step: int) -> Callable[[int | Sequence[int]], str | None]:
     return check
 
 
+_DEPLOYED = (".onnx", ".engine", ".plan")
 _GRIDS = (64, 128, 256)
 _STEPS = {
     "model.backbone.vggt.depth_channels": 4,
@@ -261,6 +271,16 @@ _RULES = (
     ),
     weights_for("evaluate"),
     weights_for("inference"),
+    *(
+        Rule(
+            keys=(f"{action}.checkpoint", f"{action}.trt_engine", "dataset.enable_3d"),
+            check=_volume_part,
+            hint=f"{action}.checkpoint=PATH of the stage-2 checkpoint that was exported",
+            actions=(action,),
+            missing=True,
+        )
+        for action in ("evaluate", "inference")
+    ),
     divisible("model.mask_former.hidden_dim", "model.mask_former.nheads"),
     not_above("dataset.augmentation.train_min_size", "dataset.augmentation.train_max_size"),
     not_above("dataset.augmentation.test_min_size", "dataset.augmentation.test_max_size"),

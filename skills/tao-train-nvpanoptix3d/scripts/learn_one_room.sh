@@ -20,7 +20,7 @@ for name in train val test; do
 done
 run() { tao nvpanoptix3d "$1" -e "$spec" "results_dir=$results/$2" "${data[@]}" "${@:3}" > /dev/null; }
 
-run train stage1 train.num_epochs=15 train.optim.max_steps=300
+run train stage1 dataset.cache_dir="$results/cache" train.num_epochs=15 train.optim.max_steps=300
 run train stage2 dataset.enable_3d=true dataset.cache_dir="$results/cache" train.num_epochs=10 \
   train.optim.max_steps=200 train.optim.lr=0.002 \
   "train.checkpoint_2d=$results/stage1/train/panoptic_recon_3d_model_latest.pth"

@@ -117,10 +117,15 @@ def _hidden(field: Field, view: View, sight: Sight) -> NDArray[np.bool_]:
     """Voxels behind what the pixel shows that they project to; the nearest pixel outside the image."""
     camera, place = view.camera, field.place
     x, y, z = (
-        (np.arange(part.start, part.stop) - view.origin[axis]) * view.grid.voxel for axis, part in enumerate(place)
+        (np.arange(part.start, part.stop) - view.origin[axis]) * view.grid.voxel
+        for axis, part in enumerate(place)
     )
-    columns = np.rint(camera.fx * x[:, None] / z + camera.cx).clip(0, camera.width - 1).astype(np.int32)  # (X, Z)
-    rows = np.rint(camera.fy * y[:, None] / z + camera.cy).clip(0, camera.height - 1).astype(np.int32)  # (Y, Z)
+    columns = (
+        np.rint(camera.fx * x[:, None] / z + camera.cx).clip(0, camera.width - 1).astype(np.int32)
+    )  # (X, Z)
+    rows = (
+        np.rint(camera.fy * y[:, None] / z + camera.cy).clip(0, camera.height - 1).astype(np.int32)
+    )  # (Y, Z)
     found = np.empty((len(x), len(y), len(z)), np.bool_)
     for number, line in enumerate(columns):
         found[number] = z > sight.depth[rows, line]  # (Y, Z)

@@ -26,7 +26,9 @@ def hue(rng: np.random.Generator, degrees: float, spread: float, saturation: flo
     import colorsys
 
     turned = ((degrees + rng.uniform(-spread, spread)) % 360) / 360
-    return colorsys.hsv_to_rgb(turned, saturation * rng.uniform(0.75, 1.15), min(value * rng.uniform(0.85, 1.15), 1))
+    return colorsys.hsv_to_rgb(
+        turned, saturation * rng.uniform(0.75, 1.15), min(value * rng.uniform(0.85, 1.15), 1)
+    )
 
 
 def wood(rng: np.random.Generator, colors: Sequence[Rgb] = _WOODS) -> Paint:

@@ -25,14 +25,15 @@ _DESKS: tuple[Rgb, ...] = ((0.88, 0.86, 0.82), (0.78, 0.64, 0.44), (0.25, 0.25, 
 _TABLES: tuple[Rgb, ...] = ((0.70, 0.46, 0.22), (0.56, 0.35, 0.18), (0.80, 0.66, 0.46))
 
 
-def legs(width: float, depth: float, top: float, thick: float, coat: Paint, *, front: float = 0.0) -> list[Solid]:
+def legs(
+    width: float, depth: float, top: float, thick: float, coat: Paint, *, front: float = 0.0
+) -> list[Solid]:
     """Four legs under a top of that size, from `front` behind its back edge."""
-    half = width / 2
-    found = []
-    for x in (-half, half - thick):
-        for y in (front, front + depth - thick):
-            found.append(box((x, y, 0), (x + thick, y + thick, top), coat))
-    return found
+    return [
+        box((x, y, 0), (x + thick, y + thick, top), coat)
+        for x in (-width / 2, width / 2 - thick)
+        for y in (front, front + depth - thick)
+    ]
 
 
 def wardrobe(rng: Random) -> list[Solid]:
@@ -44,7 +45,9 @@ def wardrobe(rng: Random) -> list[Solid]:
     step, front = width / count, paint(rng, coat.kind, coat.first)
     for number in range(count):
         left = -width / 2 + number * step
-        found.append(box((left + 0.012, depth, 0.07), (left + step - 0.012, depth + 0.018, height - 0.02), front))
+        found.append(
+            box((left + 0.012, depth, 0.07), (left + step - 0.012, depth + 0.018, height - 0.02), front)
+        )
         side = left + (step - 0.06 if number % 2 == 0 else 0.06)
         found.append(box((side - 0.01, depth + 0.018, 0.9), (side + 0.01, depth + 0.045, 1.15), knob))
     return found
@@ -70,7 +73,9 @@ def bookcase(rng: Random) -> list[Solid]:
             color = hue(rng, rng.uniform(0, 360), 0, 0.5, 0.6)
             if rng.random() < 0.6:
                 spine = paint(rng, "stripes", color, size=0.025)
-                found.append(box((place, 0.03, low + board), (place + wide, depth - 0.05, low + board + tall), spine))
+                found.append(
+                    box((place, 0.03, low + board), (place + wide, depth - 0.05, low + board + tall), spine)
+                )
             place += wide + 0.02
     return found
 
@@ -84,7 +89,9 @@ def low_cabinet(rng: Random) -> list[Solid]:
     step, front = width / 3, paint(rng, coat.kind, coat.first)
     for number in range(3):
         left = -width / 2 + number * step
-        found.append(box((left + 0.015, depth, 0.15), (left + step - 0.015, depth + 0.016, height - 0.03), front))
+        found.append(
+            box((left + 0.015, depth, 0.15), (left + step - 0.015, depth + 0.016, height - 0.03), front)
+        )
     return found
 
 
@@ -141,20 +148,23 @@ def office_chair(rng: Random) -> list[Solid]:
             box((-half, 0, 0.32), (-half + 0.12, 0.68, 0.6), cover),
             box((half - 0.12, 0, 0.32), (half, 0.68, 0.6), cover),
         ]
-    found = [
+    return [
         cylinder(0, 0.3, 0.27, 0, 0.05, foot),
         cylinder(0, 0.3, 0.03, 0.05, 0.42, foot),
         box((-0.25, 0.06, 0.42), (0.25, 0.54, 0.50), cover),
         box((-0.03, 0.02, 0.42), (0.03, 0.06, 0.66), foot),
         box((-0.22, 0.02, 0.60), (0.22, 0.08, rng.uniform(0.95, 1.15)), cover),
     ]
-    return found
 
 
 def sofa(rng: Random) -> list[Solid]:
     """A sofa of two or three seats with cushions."""
     seats = int(rng.integers(2, 4))
-    width, depth, back = seats * rng.uniform(0.55, 0.65) + 0.4, rng.uniform(0.8, 0.95), rng.uniform(0.72, 0.88)
+    width, depth, back = (
+        seats * rng.uniform(0.55, 0.65) + 0.4,
+        rng.uniform(0.8, 0.95),
+        rng.uniform(0.72, 0.88),
+    )
     color = hue(rng, float(rng.choice([95, 120, 80, 140])), 15, float(rng.choice([0.15, 0.4, 0.5])), 0.6)
     cover, half, arm = cloth(rng, color, patterned=0.15), width / 2, 0.17
     found = legs(width - 0.1, depth - 0.1, 0.1, 0.05, wood(rng), front=0.05)
@@ -171,7 +181,9 @@ def sofa(rng: Random) -> list[Solid]:
         if rng.random() < 0.6:
             cushion = cloth(rng, hue(rng, rng.uniform(0, 360), 0, 0.6, 0.8), patterned=0.6)
             middle = left + step * rng.uniform(0.4, 0.6)
-            found.append(_tilted(box((middle - 0.19, 0.24, 0.45), (middle + 0.19, 0.34, 0.80), cushion), -0.25))
+            found.append(
+                _tilted(box((middle - 0.19, 0.24, 0.45), (middle + 0.19, 0.34, 0.80), cushion), -0.25)
+            )
     return found
 
 
@@ -196,7 +208,9 @@ def coffee_table(rng: Random) -> list[Solid]:
     top = paint(rng, "marble", (0.85, 0.84, 0.82), (0.5, 0.5, 0.52)) if rng.random() < 0.3 else coat
     if rng.random() < 0.4:
         radius = rng.uniform(0.32, 0.48)
-        around = [(0.7 * radius * np.cos(turn), radius + 0.7 * radius * np.sin(turn)) for turn in (0.5, 2.6, 4.7)]
+        around = [
+            (0.7 * radius * np.cos(turn), radius + 0.7 * radius * np.sin(turn)) for turn in (0.5, 2.6, 4.7)
+        ]
         feet = [cylinder(float(x), float(y), 0.025, 0, height - 0.04, coat) for x, y in around]
         return [*feet, cylinder(0, radius, radius, height - 0.04, height, top)]
     width, depth = rng.uniform(0.8, 1.2), rng.uniform(0.5, 0.65)
@@ -223,7 +237,9 @@ def desk(rng: Random) -> list[Solid]:
     for number in range(3):
         low, ends = 0.04 + number * step, (depth - 0.03, depth - 0.01)
         found.append(
-            _between(side * (inner + 0.015), side * (half - 0.015), ends, (low + 0.01, low + step - 0.01), front)
+            _between(
+                side * (inner + 0.015), side * (half - 0.015), ends, (low + 0.01, low + step - 0.01), front
+            )
         )
         middle = side * (inner + half) / 2
         grip = (low + step * 0.5 - 0.01, low + step * 0.5 + 0.01)
@@ -296,7 +312,9 @@ def plant(rng: Random) -> list[Solid]:
     found.append(cylinder(0, 0.26, 0.02, height, stem + 0.1, wood(rng)))
     for _ in range(int(rng.integers(4, 7))):
         x, y = rng.uniform(-0.14, 0.14, 2)
-        found.append(ball(float(x), 0.26 + float(y), stem + rng.uniform(0.05, 0.4), rng.uniform(0.09, 0.15), leaves))
+        found.append(
+            ball(float(x), 0.26 + float(y), stem + rng.uniform(0.05, 0.4), rng.uniform(0.09, 0.15), leaves)
+        )
     return found
 
 
@@ -307,7 +325,11 @@ def picture(rng: Random) -> list[Solid]:
     frame = wood(rng)
     return [
         box((-width / 2, 0, 0), (width / 2, 0.03, height), frame),
-        box((-width / 2 + 0.04, 0.03, 0.04), (width / 2 - 0.04, 0.035, height - 0.04), paint(rng, "picture", first, second)),
+        box(
+            (-width / 2 + 0.04, 0.03, 0.04),
+            (width / 2 - 0.04, 0.035, height - 0.04),
+            paint(rng, "picture", first, second),
+        ),
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank_models.nvpanoptix3d.rooms.furniture import BUILDERS
-from skillbank_models.nvpanoptix3d.rooms.shell import Decal, Shell, build_shell
+from skillbank_models.nvpanoptix3d.rooms.shell import Shell, build_shell
 from skillbank_models.nvpanoptix3d.rooms.solids import Solid, corners
 
 __all__ = ["LABELS", "Piece", "Room", "furnished_room"]
@@ -31,7 +31,7 @@ _TRIES = 40
 _SIDES = (4.2, 3.2)  # longest and shortest wall; what a camera sees of such a room ends within 6 m
 _TURN = np.pi / 2
 
-# What stands along the walls comes first, as there it has the least choice; a name with a "?" may be left out.
+# What stands along the walls comes first, as it has the least choice; a name with a "?" may be left out.
 _THEMES: Sequence[Sequence[str]] = (
     ("bed", "wardrobe", "dresser", "table lamp on dresser", "desk?", "office chair at desk",
      "floor lamp?", "hanging lamp?", "pouf?", "plant?", "picture?"),
@@ -164,7 +164,9 @@ def _beside(rng: Random, room: Room, name: str, host: str) -> Iterator[Piece]:
             way = np.array([-np.sin(turn), np.cos(turn)])
         gap = rng.uniform(0.3, 0.45) if name == "coffee table" else rng.uniform(0.04, 0.2)
         side = np.array([way[1], -way[0]])
-        spot = middle + way * (_extent(reach, way) + gap) + side * _extent(reach, side) * rng.uniform(-0.6, 0.6)
+        spot = (
+            middle + way * (_extent(reach, way) + gap) + side * _extent(reach, side) * rng.uniform(-0.6, 0.6)
+        )
         turn = _turn_to(way)
         solids = BUILDERS[name](rng)
         if name != "coffee table":  # the front of a chair is at the host, the back of a coffee table
@@ -179,7 +181,9 @@ def _on_top(rng: Random, room: Room, name: str, host: str) -> Iterator[Piece]:
         middle, reach = (piece.low + piece.high)[:2] / 2, (piece.high - piece.low)[:2] / 2
         solids = BUILDERS[name](rng)
         side = np.array([piece.facing[1], -piece.facing[0]])
-        free = max(_extent(reach, side) - max(float(np.abs(corners(solid)[:, 0]).max()) for solid in solids), 0)
+        free = max(
+            _extent(reach, side) - max(float(np.abs(corners(solid)[:, 0]).max()) for solid in solids), 0
+        )
         spot = middle + (0.05 - _extent(reach, piece.facing)) * piece.facing + side * rng.uniform(-free, free)
         found = _placed(name, solids, spot, float(piece.high[2]) + _GAP + 1e-6, _turn_to(piece.facing))
         if (found.low[:2] > piece.low[:2] - 0.02).all() and (found.high[:2] < piece.high[:2] + 0.02).all():

@@ -31,7 +31,11 @@ _LAMP = 8  # class; lit shades throw no shadow
 
 
 def photograph(
-    scenery: Scenery, camera: Camera, center: Sight, distance_at: Callable[[Reals], Reals], rng: np.random.Generator
+    scenery: Scenery,
+    camera: Camera,
+    center: Sight,
+    distance_at: Callable[[Reals], Reals],
+    rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """A picture, (H, W, 3) RGB.
 
@@ -160,4 +164,3 @@ def _decal(pattern: Paint, flat: Reals, half: tuple[float, float]) -> tuple[Real
     front = np.broadcast_to(np.array([[0], [1], [0]], np.float32), own.shape)
     colors = colors_at(pattern, own, front, np.array([half[0], 0, half[1]], np.float32))
     return colors, np.full(flat.shape[1], pattern.glow, np.float32)
-

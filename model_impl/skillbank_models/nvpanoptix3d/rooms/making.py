@@ -75,7 +75,9 @@ def make_one(task: Task) -> Made:
     image_id = store.name(rng, task.image)
     seen = annotate(rng, room, view_of(camera, STORED_GRID, shifted=store.shifted, rule="measured"))
     picture = store.write(task.folder, task.scene_id, image_id, seen)
-    found = [room.pieces[number - 1].label for number in np.unique(seen.instance) if number <= len(room.pieces)]
+    found = [
+        room.pieces[number - 1].label for number in np.unique(seen.instance) if number <= len(room.pieces)
+    ]
     return Made(image_id, str(picture.relative_to(task.folder)), tuple(found))
 
 

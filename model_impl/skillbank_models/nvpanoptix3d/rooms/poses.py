@@ -33,7 +33,9 @@ def take_shot(rng: np.random.Generator, room: Room, camera: Camera) -> Shot:
     """The best of some random poses whose depths are all inside the frustum."""
     for attempt in range(_ATTEMPTS):
         poses = [_random_pose(rng, room, attempt) for _ in range(_CANDIDATES)]
-        scored = sorted(((_score(room, pose, camera), place) for place, pose in enumerate(poses)), reverse=True)
+        scored = sorted(
+            ((_score(room, pose, camera), place) for place, pose in enumerate(poses)), reverse=True
+        )
         for score, place in scored:
             if score < 0:
                 break
@@ -50,7 +52,9 @@ def _random_pose(rng: np.random.Generator, room: Room, attempt: int) -> Pose:
     place = np.array([*(rng.uniform(_WALL_GAP_M, size[:2] - _WALL_GAP_M)), rng.uniform(1.05, 1.65)])
     if rng.random() < 0.8:  # to one of the walls
         axis, side = int(rng.integers(2)), int(rng.integers(2))
-        place[axis] = _WALL_GAP_M + 0.1 * rng.random() if side == 0 else size[axis] - _WALL_GAP_M - 0.1 * rng.random()
+        place[axis] = (
+            _WALL_GAP_M + 0.1 * rng.random() if side == 0 else size[axis] - _WALL_GAP_M - 0.1 * rng.random()
+        )
     target = size / 2 * [1, 1, 0.6]
     if room.pieces and attempt < _ATTEMPTS - 5:
         piece = room.pieces[int(rng.integers(len(room.pieces)))]
@@ -78,4 +82,3 @@ def _score(room: Room, pose: Pose, camera: Camera) -> float:
     labels = {scenery.bodies[number].piece.label for number in numbers[things & (shares > 0.008)]}
     crowding = float(max(shares[things].max(initial=0) - 0.35, 0))
     return seen + 0.6 * len(labels) - 8 * crowding + 0.3 * float((sight.depth > 2).mean())
-

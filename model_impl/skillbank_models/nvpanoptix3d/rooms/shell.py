@@ -11,17 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skillbank_models.nvpanoptix3d.rooms.colors import choice, hue, wood
+from skillbank_models.nvpanoptix3d.rooms.colors import choice, hue
 from skillbank_models.nvpanoptix3d.rooms.paints import Paint, Rgb, paint
 from skillbank_models.nvpanoptix3d.rooms.solids import Solid, box
 
-__all__ = ["CEILING", "FACES", "FLOOR", "Decal", "Light", "Shell", "WALL", "build_shell"]
+__all__ = ["FACES", "Decal", "Light", "Shell", "build_shell"]
 
 Random = np.random.Generator
 Vector = NDArray[np.float64]
 
-WALL, FLOOR, CEILING = 10, 11, 12
-FACES = (WALL, WALL, WALL, WALL, FLOOR, CEILING)  # classes
+FACES = (10, 10, 10, 10, 11, 12)  # their classes: wall, floor, ceiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,11 @@ def _middle(rng: Random, face: int, size: tuple[float, float, float], half: floa
 
 
 def _before(
-    face: int, middle: tuple[float, float], half: tuple[float, float], size: tuple[float, float, float], deep: float
+    face: int,
+    middle: tuple[float, float],
+    half: tuple[float, float],
+    size: tuple[float, float, float],
+    deep: float,
 ) -> tuple[Vector, Vector]:
     """The box before a part of a wall."""
     axis, along = face // 2, 1 - face // 2

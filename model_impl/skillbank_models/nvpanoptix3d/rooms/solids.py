@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 
 from skillbank_models.nvpanoptix3d.rooms.paints import Paint
 
-__all__ = ["Solid", "ball", "box", "corners", "cylinder", "entry", "leaving", "local", "normals", "signed_distance"]
+__all__ = [
+    "Solid",
+    "ball",
+    "box",
+    "corners",
+    "cylinder",
+    "entry",
+    "leaving",
+    "local",
+    "normals",
+    "signed_distance",
+]
 
 Reals = NDArray[np.float32]
 Vector = NDArray[np.float64]
@@ -96,7 +107,7 @@ def entry(solid: Solid, origin: Vector, rays: Reals) -> Reals:
 
 
 def leaving(solid: Solid, origin: Vector, rays: Reals) -> tuple[Reals, NDArray[np.int8]]:
-    """Where rays that begin inside a box go out, (N,), and through which face: 0..5 = -x, +x, -y, +y, -z, +z."""
+    """Where rays that begin inside a box go out, (N,), and by which face: 0..5 = -x, +x, -y, +y, -z, +z."""
     start, ways = _own(solid, origin, rays)
     outs = np.stack([_slab(start[axis], ways[axis], solid.half[axis])[1] for axis in range(3)])  # (3, N)
     axis = outs.argmin(0)

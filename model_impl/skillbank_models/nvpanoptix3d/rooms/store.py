@@ -1,7 +1,7 @@
 """Pictures of rooms in the file layouts of 3D-Front and Matterport3D.
 
-Types, keys and meaning are those of the public samples. The weight of a voxel is 5 (Matterport3D: 25) where it
-is near a surface, else 1, and twice that where it is behind what the camera sees.
+Types, keys and meaning are those of the public samples. The weight of a voxel is 5 (Matterport3D: 25) where
+it is near a surface, else 1, and twice that where it is behind what the camera sees.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class Front3dStore(Store):
         Image.fromarray(seen.picture).save(picture)
         _write_exr(base / f"depth_{image_id}.exr", seen.depth)
         _write_maps(base / f"segmap_{image_id}.mapped.npz", seen, channels=2)
-        write_npz(base / f"campose_{image_id}.npz", Member("camera2world", [_camera_to_world(seen)], np.float64))
+        write_npz(
+            base / f"campose_{image_id}.npz", Member("camera2world", [_camera_to_world(seen)], np.float64)
+        )
         distance = np.round(seen.distance * np.float32(_FINE)) / np.float32(_FINE)
         labelled = distance < 1
         things = labelled & (seen.classes < _FIRST_STUFF)
@@ -87,7 +89,7 @@ class Front3dStore(Store):
 
 
 class MatterportStore(Store):
-    """Writes ``data/<scene_id>/<name>_<kind><angle>_<rotation>...`` and the folders of depth and room masks."""
+    """Writes ``data/<scene_id>/<name>_<kind><angle>_<rotation>...``, depth and room masks."""
 
     shifted = False
 

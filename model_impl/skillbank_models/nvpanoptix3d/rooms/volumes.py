@@ -40,7 +40,9 @@ class Field:
     is_solid: NDArray[np.bool_]
 
 
-def measure(scenery: Scenery, view: View, place: tuple[slice, slice, slice], bodies: Collection[int]) -> Field:
+def measure(
+    scenery: Scenery, view: View, place: tuple[slice, slice, slice], bodies: Collection[int]
+) -> Field:
     """Distances to the walls and to some pieces of furniture.
 
     Every part of a piece has its whole surface, also where other parts touch it.
@@ -94,7 +96,11 @@ def _face(shell: Solid, x: Reals, y: Reals, z: Reals, half: Reals) -> NDArray[np
     center, turn = shell.center.astype(np.float32), shell.axes.astype(np.float32)
     best, found = None, None
     for axis in range(3):
-        along = turn[0, axis] * (x - center[0]) + turn[1, axis] * (y - center[1]) + turn[2, axis] * (z - center[2])
+        along = (
+            turn[0, axis] * (x - center[0])
+            + turn[1, axis] * (y - center[1])
+            + turn[2, axis] * (z - center[2])
+        )
         out = np.abs(along) - half[axis]
         name = np.where(along > 0, np.int8(-2 - 2 * axis), np.int8(-1 - 2 * axis))
         if best is None or found is None:

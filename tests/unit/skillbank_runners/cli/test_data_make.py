@@ -36,6 +36,23 @@ def test_one_format_and_the_form_of_the_answer(cli: Callable, tmp_path: Path) ->
     assert not (tmp_path / "ade/annotations.json").exists()
 
 
+def test_rooms(cli: Callable, tmp_path: Path) -> None:
+    root = tmp_path / "rooms"
+    seen = cli(
+        "skillbank", "data", "make", "nvpanoptix3d", "--format", "matterport", "--scenes", "1",
+        "--images-per-scene", "2", "--workers", "1", "--size", "48x64", "--to", str(root),
+    )  # fmt: skip
+    assert seen.code == 0, seen.err
+    made = seen.json()
+    assert (made["format"], made["scenes"], made["images"]) == ("matterport", 1, 2)
+    assert "2 images in" in seen.err
+    checked = cli(
+        "skillbank", "data", "check", "nvpanoptix3d", "train", "--train", str(root), "--eval", str(root),
+        "--dataset-format", "matterport",
+    )  # fmt: skip
+    assert checked.code == 0, checked.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -48,6 +65,15 @@ def test_one_format_and_the_form_of_the_answer(cli: Callable, tmp_path: Path) ->
         (["mask2former", "--size", "8x8"], 2, "sides from 32 to 8192"),
         (["mask2former", "--images", "0"], 2, "--images"),
         (["mask2former", "--images", "1", "--empty", "2"], 2, "2 of 1 images cannot be empty"),
+        (["mask2former", "--scenes", "2"], 2, "--scenes: not an option of made-up data for mask2former"),
+        (
+            ["mask2former", "--workers", "2", "--held-out", "0.2"],
+            2,
+            "--held-out, --workers: not an option of made-up data for mask2former, which are counted in images",
+        ),
+        (["nvpanoptix3d", "--images", "4"], 2, "--images: not an option of made-up data for nvpanoptix3d"),
+        (["nvpanoptix3d", "--format", "all"], 2, "in format 'all'; use front3d, matterport"),
+        (["nvpanoptix3d", "--scenes", "2", "--empty", "3"], 2, "3 of 2 scenes cannot be empty"),
         (["mask3former"], 4, "mask3former"),
     ],
 )
