@@ -63,6 +63,8 @@ class NVPanoptix3DModule(pl.LightningModule):
         self.spec = spec
         self.is_3d = bool(spec.dataset.enable_3d)
         self.camera_is_trained = False
+        self.engine: ImageFile | None = None
+        self._deployed: DeployedImage | None = None
         classes = spec.model.sem_seg_head.num_classes
         things = spec.dataset.num_thing_classes
         self.is_thing = tuple(1 <= index <= things for index in range(classes))
@@ -72,8 +74,7 @@ class NVPanoptix3DModule(pl.LightningModule):
         if self.is_3d:
             for part in self._frozen():
                 part.requires_grad_(False)
-        self.engine: ImageFile | None = None
-        self._deployed: DeployedImage | None = None
+            self.train(self.training)
         self._cache: ImageCache | None = None
         self._categories: Categories | None = None
         self._measures: _Measures | None = None

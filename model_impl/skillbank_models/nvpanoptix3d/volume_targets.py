@@ -4,6 +4,8 @@ Nothing of the size of a volume is made: coarse values are interpolated at the v
 coarse masks follow from the labelled voxels.
 
 Letters: `G` side of the volume, `N` voxels of a level, `S` its side, `M` labelled voxels, `n` masks.
+
+Source: reduction of the targets of Uni-3D (Zhang et al. 2023).
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def masks_at(labelled: LabelledVoxels, coords: Tensor, side: int, rows: Tensor) 
 
 
 def _reached(labelled: LabelledVoxels, side: int) -> list[tuple[Tensor, Tensor]]:
-    """Coarse voxels (M, 3) that the labelled ones reach, in one or eight steps, and (M,) bool: there is one."""
+    """Coarse voxels (M, 3) that labelled ones reach, in one or eight steps, and (M,) bool: there is one."""
     factor = labelled.side // side
     if factor == 1:
         return [(labelled.coords, torch.ones_like(labelled.owners, dtype=torch.bool))]

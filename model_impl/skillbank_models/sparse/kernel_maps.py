@@ -125,17 +125,17 @@ class KernelMap:
         """The same as lists of pairs, made when first asked for."""
         forward = len(self.reads) == 1
         table, limit = (self.reads[0], self.num_in) if forward else (self.feeds[0], self.num_out)
-        own, column = (table.rows < limit).nonzero().unbind(1)  # (P,), (P,)
-        taps = table.taps.index_select(0, column)
-        order = taps.argsort(stable=True)
-        own, taps = own.index_select(0, order), taps.index_select(0, order)
-        other = table.rows.index_select(0, own).gather(1, column.index_select(0, order)[:, None])[:, 0]
-        counts = torch.bincount(taps, minlength=self.taps)  # (K,)
-        places = torch.arange(len(taps), device=taps.device) - (counts.cumsum(0) - counts)[taps]
+        others = table.rows.t()  # (K, m)
+        there = others < limit
+        column, own = there.nonzero().unbind(1)  # (P,), (P,), one column after the other
+        counts = torch.bincount(column, minlength=len(table.taps))  # of each column
+        places = torch.arange(len(own), device=own.device) - (counts.cumsum(0) - counts)[column]
         rows = own.new_full((2, self.taps, int(counts.max())), -1, dtype=torch.int32)
-        rows[int(not forward), taps, places] = other
+        taps = table.taps[column]
+        rows[int(not forward), taps, places] = others[there]
         rows[int(forward), taps, places] = own.int()
-        return Pairs(rows, counts.int(), len(taps))
+        by_tap = torch.zeros_like(counts).index_copy_(0, table.taps, counts)
+        return Pairs(rows, by_tap.int(), len(own))
 
 
 def submanifold_map(sites: Sites, kernel: int) -> KernelMap:
@@ -214,13 +214,22 @@ def child_sites(coarse: Sites, within: Tensor | None) -> Sites:
 
 
 class RowFinder:
-    """Finds rows of voxels by their place: in a table of all cells, or by search where voxels are few."""
+    """Finds rows of voxels by their place: in a table of all cells, or by search where voxels are few.
 
-    def __init__(self, sites: Sites) -> None:
+    Args:
+        tight: cover the box around the voxels and one cell on each side only; places asked for must be there.
+    """
+
+    def __init__(self, sites: Sites, *, tight: bool = False) -> None:
+        self.low, high = [0, 0, 0], [sites.side - 1] * 3
+        if tight and sites.num:
+            places = sites.coords[:, 1:]
+            self.low, high = torch.stack([places.amin(0), places.amax(0)]).tolist()
         # One cell before and one behind each line; a place behind that falls on the one before the next line.
-        self.wide = sites.side + 2
+        wide, deep, tall = (last - first + 3 for first, last in zip(self.low, high, strict=True))
+        self.strides = (wide * deep * tall, deep * tall, tall)  # of image, x and y
         self.num = sites.num
-        cells = sites.batch_size * self.wide**3 + self.wide**2 + self.wide + 1
+        cells = sites.batch_size * self.strides[0] + self.strides[1] + self.strides[2] + 1
         self.kind = torch.int32 if cells < INT32_LIMIT else torch.int64
         self.own = self._cell(sites.coords[:, 0], sites.coords[:, 1:])  # (N,) ascending
         self.table: Tensor | None = None
@@ -236,13 +245,13 @@ class RowFinder:
             places: (m, 3), such that -1 <= x, y, z <= S + 1 after each step.
             steps: k steps.
         """
-        wide = self.wide
-        jumps = torch.tensor([(x * wide + y) * wide + z for x, y, z in steps], dtype=self.kind)
+        _, of_x, of_y = self.strides
+        jumps = torch.tensor([x * of_x + y * of_y + z for x, y, z in steps], dtype=self.kind)
         jumps = jumps.to(self.own.device, non_blocking=True)
         start = self._cell(image, places)  # (m,)
         out = torch.empty(len(start), len(steps), dtype=torch.int32, device=start.device)
         some = max(1, AT_ONCE // len(steps))
-        for part, found in zip(start.split(some), out.split(some), strict=True):
+        for part, found in zip(torch.split(start, some), torch.split(out, some), strict=True):
             found.copy_(self._rows(part[:, None] + jumps))  # (b, k)
         return out
 
@@ -256,15 +265,16 @@ class RowFinder:
         return found.masked_fill_(nearest != cells, self.num)
 
     def _cell(self, image: Tensor, places: Tensor) -> Tensor:
-        x, y, z = (places + 1).to(self.kind).unbind(1)
-        return ((image.to(self.kind) * self.wide + x) * self.wide + y) * self.wide + z
+        x, y, z = (places.to(self.kind)[:, axis] + (1 - low) for axis, low in enumerate(self.low))
+        of_image, of_x, of_y = self.strides
+        return image.to(self.kind) * of_image + x * of_x + y * of_y + z
 
 
 def _submanifold_map(sites: Sites, kernel: int) -> KernelMap:
     assert kernel in (1, 3), kernel
     steps: list[Step] = list(product(range(-(kernel // 2), kernel // 2 + 1), repeat=3))
     taps = torch.arange(len(steps), device=sites.device)
-    rows = RowFinder(sites).rows(sites.coords[:, 0], sites.coords[:, 1:], steps)  # (N, K)
+    rows = RowFinder(sites, tight=True).rows(sites.coords[:, 0], sites.coords[:, 1:], steps)  # (N, K)
     # Who reads a voxel through a tap lies where the voxel itself reads through the mirrored tap.
     reads, feeds = Table(rows, taps, None), Table(rows, taps.flip(0), None)
     return KernelMap(len(taps), sites.num, sites.num, (reads,), (feeds,))

@@ -78,6 +78,8 @@ class StridedConv3d(_SparseConv):
     """Convolution to the cells of twice the edge that hold a voxel, at unique floor(coord / 2).
 
     Cell c reads the voxels 2c-1..2c+1 with kernel 3, and 2c..2c+3 with kernel 4.
+
+    Source: conventions of MinkowskiEngine (Choy et al. 2019).
     """
 
     def __init__(
@@ -93,7 +95,10 @@ class StridedConv3d(_SparseConv):
 
 
 class GenerativeConv3d(_SparseConv):
-    """Transposed convolution that creates voxels: cell c gives to all 2c + {0..3} inside the grid."""
+    """Transposed convolution that creates voxels: cell c gives to all 2c + {0..3} inside the grid.
+
+    Source: as `StridedConv3d`.
+    """
 
     def __init__(
         self, *, in_channels: int, out_channels: int, kernel: int = 4, stride: int = 2, bias: bool = False

@@ -10,15 +10,21 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from deployed_cases import pictures, results, shaken, stage_spec
 from scene_cases import tiny_spec
 
-from skillbank.errors import InvalidValueError, MissingValueError, SpecError
+from skillbank.errors import ConflictError, InvalidValueError, MissingValueError, SpecError
+from skillbank_models.nvpanoptix3d.deployed import ImageFile, open_image
 from skillbank_models.nvpanoptix3d.depth_projector import StageTwoProjector
 from skillbank_models.nvpanoptix3d.export import content_size, export, gen_trt_engine
+from skillbank_models.nvpanoptix3d.graph_facts import mark_of
 from skillbank_models.nvpanoptix3d.image_model import build_image_model
+from skillbank_models.nvpanoptix3d.module import NVPanoptix3DModule
+from skillbank_models.weights.files import FACTS
 from skillbank_models.weights.writing import write_torch
 
 pytest.importorskip("onnxscript")
@@ -38,6 +44,8 @@ SHAPES = {
     "enc_feat_2": ["batch", 32, 12, 16],
     "ori_pred_masks": ["batch", 12, 24, 32],
     "orig_pad_shape": [2],
+    "ori_pred_depths": ["batch", 1, 84, 112],
+    "pose_enc": ["batch", 9],
 }
 
 
@@ -67,19 +75,6 @@ class Context:
         self.files.append((path.name, kind))
 
 
-def shaken(module):
-    """Make every parameter and statistic matter."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-        for name, buffer in module.named_buffers():
-            if name.endswith("running_var"):
-                buffer.uniform_(0.5, 2)
-            elif name.endswith("running_mean"):
-                buffer.normal_(std=0.2)
-    return module.eval()
-
-
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(2)
@@ -99,6 +94,7 @@ def checkpoints(network, projector, tmp_path_factory):
     more = {f"model.projector.{name}": tensor for name, tensor in projector.state_dict().items()}
     marks = {"skillbank": {"network": "nvpanoptix3d"}}
     write_torch(folder / "one.pth", {"state_dict": image, **marks})
+    marks[FACTS] = {"camera_is_trained": True}
     write_torch(folder / "two.pth", {"state_dict": {**image, **more}, **marks})
     return folder
 
@@ -157,6 +153,8 @@ def test_the_file_answers_as_the_network(exported, network, projector):
         "encoder_features": torch.cat([features, depth], 1),
         "segm_decoder_out": wanted.queries,
         "occupancy_preds": wanted.occupancy,
+        "ori_pred_depths": wanted.depth[:, None],
+        "pose_enc": wanted.pose,
         **{f"enc_feat_{number}": level for number, level in enumerate(wanted.levels)},
     }
     assert set(pairs) | {"orig_pad_shape"} == set(found)
@@ -165,6 +163,29 @@ def test_the_file_answers_as_the_network(exported, network, projector):
     for name, value in pairs.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=0.1 if name in asked else 1e-3, msg=name)
     assert wanted.predictions.class_logits.std() > 0.5  # so that 0.1 is little
+
+
+def test_the_volume_behind_the_file_is_that_behind_the_network(exported, network, projector):
+    spec = stage_spec()
+    module = NVPanoptix3DModule(spec).eval()
+    weights = {f"projector.{name}": value for name, value in projector.state_dict().items()}
+    module.model.load_state_dict({**network.state_dict(), **weights}, strict=False)
+    image, wanted = results(module, pictures())
+    file = ImageFile(exported[0], Path("two.pth"), mark_of(module.model.state_dict()))
+    module._deployed = open_image(file, spec=spec, device=CPU)
+    assert module._deployed.camera_is_trained
+    assert module._deployed.categories.used
+    found_image, found = results(module, pictures())
+    torch.testing.assert_close(found_image.pose, image.pose, rtol=0, atol=1e-3)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert theirs.segments
+        assert (ours.segment_map != theirs.segment_map).sum() <= 5  # of 4800 pixels, at borders
+        np.testing.assert_allclose(ours.depth, theirs.depth, atol=1e-3)
+        assert (theirs.panoptic_volume > 0).any()
+        assert (ours.panoptic_volume == theirs.panoptic_volume).mean() > 0.999
+        assert (abs(ours.geometry - theirs.geometry) < 1e-2).mean() > 0.999
+    with pytest.raises(ConflictError, match="do not belong together"):
+        open_image(file._replace(mark="another"), spec=spec, device=CPU)
 
 
 def test_a_checkpoint_of_stage_one_has_no_features_for_the_volume(checkpoints, tmp_path, caplog):
@@ -183,7 +204,7 @@ def test_a_checkpoint_of_stage_one_has_no_features_for_the_volume(checkpoints, t
     assert "is of stage 1, which has no projector" in caplog.text
     report = json.loads((tmp_path / "model.onnx.report.json").read_text())
     wanted = {name: [1 if size == "batch" else size for size in shape] for name, shape in SHAPES.items()}
-    wanted.pop("encoder_features")
+    del wanted["encoder_features"], wanted["pose_enc"]  # nor a camera head that has learnt
     assert {item["name"]: item["shape"] for item in report["outputs"]} == wanted
     assert report["inputs"][0]["shape"] == [1, 1, 120, 160]
     assert report["opset"] == 18

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from toy_run import LIGHTNING_WARNING, run_toy
 
 from skillbank.errors import InvalidValueError, MissingValueError, NotFoundError, RuntimeMissingError
 from skillbank_models.protocol import ActionContext
+from skillbank_runners.actions.context import Running
 
 pytestmark = pytest.mark.filterwarnings(LIGHTNING_WARNING)
 
@@ -114,3 +116,24 @@ def test_a_network_may_load_weights_in_its_own_way(trained: Path, tmp_path: Path
     own = replace(toy_impl.NETWORK, load_weights=load)
     run_toy(tmp_path, "evaluate", implementation=own, **settings(trained, "evaluate"))
     assert seen == [("SidesModule", "toy_model_latest.pth", 1)]
+
+
+@pytest.mark.parametrize(("part_in_stage", "warned"), [(None, True), (1, False), (2, True)])
+def test_a_checkpoint_beside_an_engine_is_warned_of_unless_it_is_read(
+    part_in_stage: int | None, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, seen = tmp_path / "model.engine", []
+    engine.write_bytes(b"plan")
+    own = replace(
+        toy_impl.NETWORK,
+        load_engine=lambda module, path, spec: seen.append(path),
+        engine_is_part=None if part_in_stage is None else lambda spec: part_in_stage == spec.stage,
+    )
+    given = SimpleNamespace(checkpoint="model.pth", trt_engine=str(engine))
+    known: dict[str, Any] = {"implementation": own, "spec": SimpleNamespace(stage=1, evaluate=given)}
+    unused = ("network_facts", "info", "nested", "job_id", "folder", "host", "status", "interrupts", "record")
+    job = Running(action="evaluate", **known, **dict.fromkeys(unused))
+    with caplog.at_level("WARNING"):
+        assert job.load_model(object()) == engine
+    assert seen == [engine]
+    assert ("evaluate.trt_engine is given: evaluate.checkpoint is not read" in caplog.text) is warned

@@ -67,8 +67,8 @@ def annotate(rng: np.random.Generator, room: Room, view: View) -> AnnotatedView:
 
     Furniture that no pixel shows is left out of the volumes, as in the public data.
     """
-    shot = take_shot(rng, room, view.camera)
     inside = frustum_mask(view, "cpu").numpy()
+    shot = take_shot(rng, room, view.camera, lambda sight: _share_in(sight, view, inside))
     place = _bounds(inside)
     bodies = [number for number in np.unique(shot.sight.body).tolist() if number >= 0]
     field = measure(shot.scenery, view, place, bodies)
@@ -105,11 +105,21 @@ def _tables(scenery: Scenery) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return classes, np.array([*range(1, start), *reversed(faces)], np.uint8)
 
 
+def _share_in(sight: Sight, view: View, inside: NDArray[np.bool_]) -> float:
+    """Share of the pixels whose surface is in a voxel that is inside the frustum."""
+    origin = np.array(view.origin, np.float32)[:, None, None]
+    places = pixel_rays(view.camera) * (sight.depth / np.float32(view.grid.voxel)) + origin  # (3, H, W)
+    x, y, z = np.rint(places).astype(np.int32).clip(0, STORED_SIDE - 1)
+    return float(inside[x, y, z].mean())
+
+
 def _bounds(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
     """The smallest box that holds all voxels that are inside."""
-    flat = inside.any(axis=0)  # (G, G)
-    used = (inside.any(axis=(1, 2)), flat.any(axis=1), flat.any(axis=0))
-    x, y, z = (slice(int(line.argmax()), len(line) - int(line[::-1].argmax())) for line in used)
+    across = np.asarray(inside.any(axis=0))  # (G, G), y and z
+    used = [
+        np.flatnonzero(line) for line in (inside.any(axis=(1, 2)), across.any(axis=1), across.any(axis=0))
+    ]
+    x, y, z = (slice(int(line[0]), int(line[-1]) + 1) for line in used)
     return x, y, z
 
 

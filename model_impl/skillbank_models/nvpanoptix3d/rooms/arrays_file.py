@@ -52,5 +52,5 @@ def write_npz(path: Path, *members: Member) -> None:
                 }
                 np.lib.format.write_array_header_1_0(file, header)
                 for part in member.parts:
-                    for piece in np.flip(part, member.mirrored):
+                    for piece in np.flip(part, tuple(member.mirrored)):
                         file.write(np.ascontiguousarray(piece, member.dtype).data)

@@ -1,4 +1,4 @@
-"""Furniture of the nine thing classes, built of boxes, cylinders and balls.
+"""Furniture of the thing classes, built of boxes, cylinders and balls.
 
 A piece stands in its own frame: x across, from -width/2; y away from its back, which is at 0; z up from the
 floor. Lengths are metres.
@@ -10,11 +10,20 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from skillbank_models.nvpanoptix3d.rooms.colors import choice, cloth, hue, metal, wood
+from skillbank_models.nvpanoptix3d.rooms.accessories import (
+    floor_lamp,
+    hanging_lamp,
+    picture,
+    plant,
+    pouf,
+    table_lamp,
+    television,
+)
+from skillbank_models.nvpanoptix3d.rooms.colors import cloth, hue, metal, wood
 from skillbank_models.nvpanoptix3d.rooms.paints import Paint, Rgb, paint
 from skillbank_models.nvpanoptix3d.rooms.solids import Solid, ball, box, cylinder
 
-__all__ = ["BUILDERS", "legs"]
+__all__ = ["BUILDERS"]
 
 Random = np.random.Generator
 Builder = Callable[[Random], list[Solid]]
@@ -23,17 +32,6 @@ _CABINETS: tuple[Rgb, ...] = ((0.86, 0.83, 0.77), (0.66, 0.47, 0.28), (0.50, 0.3
 _DRESSERS: tuple[Rgb, ...] = ((0.42, 0.20, 0.12), (0.55, 0.25, 0.14), (0.34, 0.46, 0.44), (0.90, 0.88, 0.84))
 _DESKS: tuple[Rgb, ...] = ((0.88, 0.86, 0.82), (0.78, 0.64, 0.44), (0.25, 0.25, 0.27))
 _TABLES: tuple[Rgb, ...] = ((0.70, 0.46, 0.22), (0.56, 0.35, 0.18), (0.80, 0.66, 0.46))
-
-
-def legs(
-    width: float, depth: float, top: float, thick: float, coat: Paint, *, front: float = 0.0
-) -> list[Solid]:
-    """Four legs under a top of that size, from `front` behind its back edge."""
-    return [
-        box((x, y, 0), (x + thick, y + thick, top), coat)
-        for x in (-width / 2, width / 2 - thick)
-        for y in (front, front + depth - thick)
-    ]
 
 
 def wardrobe(rng: Random) -> list[Solid]:
@@ -84,7 +82,7 @@ def low_cabinet(rng: Random) -> list[Solid]:
     """A sideboard, with a television of its own kind put on it elsewhere."""
     width, depth, height = rng.uniform(1.1, 1.7), rng.uniform(0.35, 0.45), rng.uniform(0.45, 0.7)
     coat = wood(rng, _CABINETS)
-    found = legs(width - 0.1, depth - 0.1, 0.12, 0.04, metal(rng), front=0.05)
+    found = _legs(width - 0.1, depth - 0.1, 0.12, 0.04, metal(rng), front=0.05)
     found.append(box((-width / 2, 0, 0.12), (width / 2, depth, height), coat))
     step, front = width / 3, paint(rng, coat.kind, coat.first)
     for number in range(3):
@@ -122,7 +120,7 @@ def chair(rng: Random) -> list[Solid]:
     frame, back = wood(rng) if rng.random() < 0.6 else metal(rng), rng.uniform(0.82, 1.0)
     color = hue(rng, float(rng.choice([205, 175, 45])), 15, 0.6, 0.65)
     cover = cloth(rng, color)
-    found = legs(width, depth, seat - 0.05, 0.04, frame)
+    found = _legs(width, depth, seat - 0.05, 0.04, frame)
     found.append(box((-width / 2, 0, seat - 0.05), (width / 2, depth, seat), cover))
     if rng.random() < 0.5:
         found.append(box((-width / 2, 0, seat), (width / 2, 0.05, back), cover))
@@ -141,7 +139,7 @@ def office_chair(rng: Random) -> list[Solid]:
         width = rng.uniform(0.62, 0.75)
         half = width / 2
         return [
-            *legs(width - 0.06, 0.64, 0.14, 0.05, wood(rng), front=0.03),
+            *_legs(width - 0.06, 0.64, 0.14, 0.05, wood(rng), front=0.03),
             box((-half, 0, 0.14), (half, 0.7, 0.32), cover),
             box((-half + 0.12, 0.16, 0.32), (half - 0.12, 0.7, 0.44), cover),
             box((-half + 0.12, 0, 0.32), (half - 0.12, 0.16, rng.uniform(0.75, 0.9)), cover),
@@ -167,7 +165,7 @@ def sofa(rng: Random) -> list[Solid]:
     )
     color = hue(rng, float(rng.choice([95, 120, 80, 140])), 15, float(rng.choice([0.15, 0.4, 0.5])), 0.6)
     cover, half, arm = cloth(rng, color, patterned=0.15), width / 2, 0.17
-    found = legs(width - 0.1, depth - 0.1, 0.1, 0.05, wood(rng), front=0.05)
+    found = _legs(width - 0.1, depth - 0.1, 0.1, 0.05, wood(rng), front=0.05)
     found += [
         box((-half, 0, 0.1), (half, depth, 0.28), cover),
         box((-half + arm, 0, 0.28), (half - arm, 0.2, back), cover),
@@ -199,7 +197,7 @@ def dining_table(rng: Random) -> list[Solid]:
         ]
     width, depth = rng.uniform(1.1, 1.7), rng.uniform(0.75, 0.95)
     top = box((-width / 2, 0, height - 0.04), (width / 2, depth, height), coat)
-    return [*legs(width - 0.08, depth - 0.08, height - 0.04, 0.06, coat, front=0.04), top]
+    return [*_legs(width - 0.08, depth - 0.08, height - 0.04, 0.06, coat, front=0.04), top]
 
 
 def coffee_table(rng: Random) -> list[Solid]:
@@ -214,7 +212,7 @@ def coffee_table(rng: Random) -> list[Solid]:
         feet = [cylinder(float(x), float(y), 0.025, 0, height - 0.04, coat) for x, y in around]
         return [*feet, cylinder(0, radius, radius, height - 0.04, height, top)]
     width, depth = rng.uniform(0.8, 1.2), rng.uniform(0.5, 0.65)
-    found = legs(width, depth, height - 0.05, 0.05, coat)
+    found = _legs(width, depth, height - 0.05, 0.05, coat)
     found.append(box((-width / 2, 0, height - 0.05), (width / 2, depth, height), top))
     if rng.random() < 0.5:
         found.append(box((-width / 2 + 0.05, 0.05, 0.12), (width / 2 - 0.05, depth - 0.05, 0.15), coat))
@@ -252,7 +250,7 @@ def dresser(rng: Random) -> list[Solid]:
     width, depth, height = rng.uniform(0.75, 1.25), rng.uniform(0.4, 0.5), rng.uniform(0.75, 1.05)
     coat, knob, rows = wood(rng, _DRESSERS), metal(rng), int(rng.integers(3, 5))
     front, columns = paint(rng, "wood", coat.first), 1 if width < 0.9 else 2
-    found = legs(width - 0.04, depth - 0.04, 0.09, 0.05, coat, front=0.02)
+    found = _legs(width - 0.04, depth - 0.04, 0.09, 0.05, coat, front=0.02)
     found += [
         box((-width / 2, 0, 0.09), (width / 2, depth, height - 0.025), coat),
         box((-width / 2 - 0.015, 0, height - 0.025), (width / 2 + 0.015, depth + 0.02, height), coat),
@@ -268,96 +266,15 @@ def dresser(rng: Random) -> list[Solid]:
     return found
 
 
-def floor_lamp(rng: Random) -> list[Solid]:
-    """A foot, a pole and a lit shade."""
-    height, radius, coat = rng.uniform(1.35, 1.7), rng.uniform(0.16, 0.24), metal(rng)
+def _legs(
+    width: float, depth: float, top: float, thick: float, coat: Paint, *, front: float = 0.0
+) -> list[Solid]:
+    """Four legs under a top of that size, from `front` behind its back edge."""
     return [
-        cylinder(0, radius, 0.14, 0, 0.03, coat),
-        cylinder(0, radius, 0.018, 0.03, height - 0.27, coat),
-        cylinder(0, radius, radius, height - 0.27, height, _shade(rng)),
+        box((x, y, 0), (x + thick, y + thick, top), coat)
+        for x in (-width / 2, width / 2 - thick)
+        for y in (front, front + depth - thick)
     ]
-
-
-def table_lamp(rng: Random) -> list[Solid]:
-    """A small lamp to stand on something."""
-    height, radius = rng.uniform(0.4, 0.55), rng.uniform(0.12, 0.17)
-    body = paint(rng, "plain", hue(rng, rng.uniform(0, 360), 0, 0.5, 0.6))
-    return [
-        cylinder(0, radius, 0.08, 0, 0.02, body),
-        ball(0, radius, 0.09, 0.075, body),
-        cylinder(0, radius, 0.015, 0.15, height - 0.2, body),
-        cylinder(0, radius, radius, height - 0.2, height, _shade(rng)),
-    ]
-
-
-def hanging_lamp(rng: Random) -> list[Solid]:
-    """A lamp on a cord; its top, at height 1, is at the ceiling."""
-    drop, radius, coat = rng.uniform(0.4, 0.75), rng.uniform(0.15, 0.26), metal(rng)
-    found = [
-        cylinder(0, radius, 0.05, 0.97, 1, coat),
-        cylinder(0, radius, 0.01, 1 - drop, 0.97, coat),
-    ]
-    if rng.random() < 0.4:
-        return [*found, ball(0, radius, 1 - drop - radius * 0.7, radius * 0.7, _shade(rng))]
-    return [*found, cylinder(0, radius, radius, 1 - drop - 0.18, 1 - drop, _shade(rng))]
-
-
-def plant(rng: Random) -> list[Solid]:
-    """A pot with leaves."""
-    pot = paint(rng, "plain", choice(rng, ((0.75, 0.45, 0.30), (0.9, 0.9, 0.88), (0.2, 0.22, 0.25))))
-    green, radius, height = hue(rng, 115, 20, 0.6, 0.45), rng.uniform(0.13, 0.18), rng.uniform(0.25, 0.35)
-    leaves = paint(rng, "leaves", green, (green[0] * 0.5, green[1] * 0.55, green[2] * 0.5))
-    found = [cylinder(0, 0.26, radius, 0, height, pot)]
-    stem = height + rng.uniform(0.1, 0.3)
-    found.append(cylinder(0, 0.26, 0.02, height, stem + 0.1, wood(rng)))
-    for _ in range(int(rng.integers(4, 7))):
-        x, y = rng.uniform(-0.14, 0.14, 2)
-        found.append(
-            ball(float(x), 0.26 + float(y), stem + rng.uniform(0.05, 0.4), rng.uniform(0.09, 0.15), leaves)
-        )
-    return found
-
-
-def picture(rng: Random) -> list[Solid]:
-    """A framed picture to hang on a wall; its bottom is at 0."""
-    width, height = rng.uniform(0.4, 1.0), rng.uniform(0.35, 0.7)
-    first, second = hue(rng, rng.uniform(0, 360), 0, 0.5, 0.75), hue(rng, rng.uniform(0, 360), 0, 0.6, 0.6)
-    frame = wood(rng)
-    return [
-        box((-width / 2, 0, 0), (width / 2, 0.03, height), frame),
-        box(
-            (-width / 2 + 0.04, 0.03, 0.04),
-            (width / 2 - 0.04, 0.035, height - 0.04),
-            paint(rng, "picture", first, second),
-        ),
-    ]
-
-
-def television(rng: Random) -> list[Solid]:
-    """A screen on a foot."""
-    width = rng.uniform(0.8, 1.15)
-    height, dark = width * 0.56, paint(rng, "plain", (0.06, 0.06, 0.07))
-    screen = paint(rng, "fade", (0.04, 0.05, 0.08), (0.16, 0.19, 0.26))
-    return [
-        box((-0.15, 0.02, 0), (0.15, 0.2, 0.02), dark),
-        box((-0.02, 0.1, 0.02), (0.02, 0.13, 0.1), dark),
-        box((-width / 2, 0.09, 0.1), (width / 2, 0.13, 0.1 + height), dark),
-        box((-width / 2 + 0.02, 0.13, 0.12), (width / 2 - 0.02, 0.134, 0.08 + height), screen),
-    ]
-
-
-def pouf(rng: Random) -> list[Solid]:
-    """A round or square stool without a back, or a box."""
-    color = hue(rng, float(rng.choice([285, 300, 50])), 20, 0.5, 0.7)
-    size, height = rng.uniform(0.36, 0.5), rng.uniform(0.32, 0.45)
-    cover = cloth(rng, color, patterned=0.5)
-    if rng.random() < 0.5:
-        return [cylinder(0, size / 2, size / 2, 0, height, cover)]
-    return [box((-size / 2, 0, 0), (size / 2, size, height), cover)]
-
-
-def _shade(rng: Random) -> Paint:
-    return paint(rng, "fade", (1.0, 0.93, 0.76), (1.0, 0.86, 0.62), glow=rng.uniform(0.45, 0.75))
 
 
 def _between(

@@ -39,8 +39,10 @@ _THEMES: Sequence[Sequence[str]] = (
      "office chair?", "floor lamp", "hanging lamp?", "plant?", "pouf?", "picture?", "picture?"),
     ("dining table", "chairs at dining table", "hanging lamp", "dresser?", "table lamp on dresser",
      "low cabinet?", "wardrobe?", "bookcase?", "plant?", "picture?", "floor lamp?"),
-    ("desk", "chair at desk", "table lamp on desk", "bookcase", "sofa?", "coffee table at sofa", "dresser?",
-     "bed?", "floor lamp?", "hanging lamp?", "plant?", "picture?"),
+    ("sofa", "desk", "chair at desk", "table lamp on desk?", "bookcase?", "coffee table at sofa", "dresser?",
+     "floor lamp?", "hanging lamp?", "plant?", "picture?"),
+    ("sofa", "coffee table at sofa", "dining table?", "chairs at dining table", "wardrobe?", "dresser?",
+     "table lamp on dresser", "hanging lamp?", "pouf?", "plant?", "picture?"),
     ("bed", "desk", "chair at desk", "dresser?", "table lamp on dresser", "office chair?", "coffee table?",
      "hanging lamp?", "floor lamp?", "plant?", "picture?"),
 )  # fmt: skip

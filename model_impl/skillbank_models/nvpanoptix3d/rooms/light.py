@@ -64,7 +64,8 @@ def _nearness(scenery: Scenery, sight: Sight, rays: Reals, distance_at: Callable
     found = np.zeros(points.shape[1], np.float32)
     for reach in _REACHES_M:
         found += np.clip(distance_at(points + np.float32(reach) * facing) / reach, 0, 1)
-    return (found / len(_REACHES_M)).reshape(sight.depth.shape)
+    found /= len(_REACHES_M)
+    return found.reshape(sight.depth.shape)  # (H, W)
 
 
 def _lit(scenery: Scenery, sight: Sight, rays: Reals, dark: Reals, rng: np.random.Generator) -> Reals:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,58 +91,59 @@ def _across(own: Reals, normal: Reals) -> Reals:
     return np.stack([across, np.where(facing == 2, own[1], own[2])])  # (2, N)
 
 
-Pattern = Callable[[Paint, Reals, Reals, Reals], Reals]
+Values = NDArray[Any]
+Pattern = Callable[[Paint, Reals, Reals, Reals], Values]
 
 
 def _placed(pattern: Paint, own: Reals) -> Reals:
     return own + np.array(pattern.shift, np.float32)[:, None]
 
 
-def _plain(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _plain(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     return 0.25 * noise(_placed(pattern, own) / 0.25)
 
 
-def _fabric(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _fabric(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     place = _placed(pattern, own)
     return 0.55 * noise(place / 0.012) + 0.45 * noise(place / 0.09)
 
 
-def _wood(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _wood(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     """Long streaks along the longest side."""
     stretch = np.full(3, 60.0, np.float32)
     stretch[int(np.argmax(half))] = 2.5
     place = _placed(pattern, own) * stretch[:, None]
-    found: Reals = (0.65 * noise(place) + 0.35 * noise(place * np.float32(0.3))) ** 1.5
+    found: Values = (0.65 * noise(place) + 0.35 * noise(place * np.float32(0.3))) ** 1.5
     return found
 
 
-def _stripes(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
-    return (np.floor(flat[0] / pattern.size + 0.5) % 2).astype(np.float32)
+def _stripes(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
+    return np.asarray(np.floor(flat[0] / pattern.size + 0.5) % 2, np.float32)
 
 
-def _checks(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _checks(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     one, other = np.floor(flat / pattern.size) % 2
-    return ((one + other) / 2).astype(np.float32)
+    return np.asarray((one + other) / 2, np.float32)
 
 
-def _dots(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
-    cell = flat / pattern.size
-    cell = cell - np.round(cell)
-    return (cell[0] ** 2 + cell[1] ** 2 < 0.07).astype(np.float32)
+def _dots(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
+    cell: Values = flat / pattern.size
+    cell -= np.round(cell)
+    return np.asarray(cell[0] ** 2 + cell[1] ** 2 < 0.07, np.float32)
 
 
-def _marble(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _marble(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     place = _placed(pattern, own)
     waves = np.sin(9 * (place[0] + 0.6 * place[1]) + 7 * noise(place / 0.3))
-    found: Reals = 0.8 * (1 - np.abs(waves)) ** 3 + 0.2 * noise(place / 0.05)
+    found: Values = 0.8 * (1 - np.abs(waves)) ** 3 + 0.2 * noise(place / 0.05)
     return found
 
 
-def _leaves(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
-    return (noise(_placed(pattern, own) / 0.03) > 0.5).astype(np.float32)
+def _leaves(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
+    return np.asarray(noise(_placed(pattern, own) / 0.03) > 0.5, np.float32)
 
 
-def _tiles(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _tiles(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     """Squares that differ a little, with joints in the second colour."""
     cell = (flat + np.array(pattern.shift[:2], np.float32)[:, None]) / pattern.size
     within = cell - np.floor(cell)
@@ -150,7 +152,7 @@ def _tiles(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
     return np.where(joint, np.float32(1), 0.3 * shade).astype(np.float32)
 
 
-def _planks(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _planks(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     """Boards of some length, each with a shade and a grain of its own."""
     place = flat + np.array(pattern.shift[:2], np.float32)[:, None]
     row = np.floor(place[0] / pattern.size)
@@ -162,7 +164,7 @@ def _planks(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
     return np.where(joint, np.float32(1.2), 0.6 * shade + 0.35 * grain).astype(np.float32)
 
 
-def _bricks(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _bricks(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     row = np.floor(flat[1] / 0.08)
     along = flat[0] / 0.22 + 0.5 * (row % 2)
     joint = (flat[1] / 0.08 - row < 0.12) | (along - np.floor(along) < 0.05)
@@ -170,34 +172,34 @@ def _bricks(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
     return np.where(joint, np.float32(1), 0.35 * shade).astype(np.float32)
 
 
-def _picture(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _picture(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     """Blots within a border."""
     place = _placed(pattern, own)
     blots = noise(place / 0.12) + 0.4 * noise(place / 0.03)
-    return (blots > 0.7).astype(np.float32)
+    return np.asarray(blots > 0.7, np.float32)
 
 
-def _fade(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _fade(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     """From the first colour at the bottom to the second on top."""
     height = max(float(half[2]), 1e-3)
-    return np.clip(0.5 + 0.5 * own[2] / height, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(0.5 + 0.5 * own[2] / height, 0, 1), np.float32)
 
 
-def _panes(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _panes(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     """A window: panes in the first colour between bars in the second."""
     share = np.stack([flat[0] / max(float(half[0]), 1e-3), flat[1] / max(float(half[2]), 1e-3)])
     frame = (np.abs(share) > 0.9).any(0) | (np.abs(share[0]) < 0.04) | (np.abs(share[1] - 0.3) < 0.03)
-    return frame.astype(np.float32)
+    return np.asarray(frame, np.float32)
 
 
-def _panels(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Reals:
+def _panels(pattern: Paint, own: Reals, flat: Reals, half: Reals) -> Values:
     """A door: two panels with a groove around each."""
     across, up = np.abs(flat[0]) / max(float(half[0]), 1e-3), flat[1] / max(float(half[2]), 1e-3)
     groove = np.zeros(flat.shape[1], np.bool_)
     for middle, reach in ((-0.45, 0.4), (0.45, 0.4)):
         away = np.maximum(np.abs(up - middle) / reach, across / 0.7)
         groove |= (away > 0.9) & (away < 1.0)
-    return groove.astype(np.float32)
+    return np.asarray(groove, np.float32)
 
 
 _PATTERNS: Mapping[str, Pattern] = {

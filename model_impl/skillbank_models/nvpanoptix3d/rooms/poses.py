@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from skillbank_models.nvpanoptix3d.camera import Camera
@@ -13,6 +15,7 @@ __all__ = ["Shot", "take_shot"]
 _CANDIDATES = 14
 _COARSE = 40  # pixels across, of the picture that decides
 _NEAREST_M, _FARTHEST_M = 0.45, 5.9  # depths that are surely inside the frustum of 0.4 to 6 m
+_LEAST_IN = 0.991  # of the pixels
 _WALL_GAP_M = 0.3
 _BODY_GAP_M = 0.25
 _ATTEMPTS = 20
@@ -29,8 +32,16 @@ class Shot:
         self.sight = sight
 
 
-def take_shot(rng: np.random.Generator, room: Room, camera: Camera) -> Shot:
-    """The best of some random poses whose depths are all inside the frustum."""
+def take_shot(
+    rng: np.random.Generator, room: Room, camera: Camera, share_in: Callable[[Sight], float]
+) -> Shot:
+    """The best of some random poses whose depths are all inside the frustum.
+
+    Args:
+        share_in: share of the pixels whose surface is in a voxel of the frustum. At the border of the picture it
+            may be in the voxel beside; it happens more the nearer the surfaces are.
+    """
+    spare: Shot | None = None
     for attempt in range(_ATTEMPTS):
         poses = [_random_pose(rng, room, attempt) for _ in range(_CANDIDATES)]
         scored = sorted(
@@ -42,7 +53,12 @@ def take_shot(rng: np.random.Generator, room: Room, camera: Camera) -> Shot:
             scenery = posed(room, poses[place])
             sight = look(scenery, camera, pixel_rays(camera))
             if sight.depth.min() > _NEAREST_M and sight.depth.max() < _FARTHEST_M:
-                return Shot(poses[place], scenery, sight)
+                shot = Shot(poses[place], scenery, sight)
+                if share_in(sight) >= _LEAST_IN:
+                    return shot
+                spare = spare or shot
+    if spare is not None:
+        return spare
     raise AssertionError("no camera pose fits the room")  # a room of 3.2 to 4.2 m always has one
 
 

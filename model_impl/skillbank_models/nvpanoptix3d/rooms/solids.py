@@ -119,9 +119,9 @@ def normals(solid: Solid, own: Reals) -> Reals:
     """Outward normals (3, N) at points (3, N) of the surface; both in the solid's own frame."""
     half = solid.half.astype(np.float32)
     if solid.shape == "ball":
-        return own / half[0]
+        return np.asarray(own / half[0])
     if solid.shape == "cylinder":
-        found = own / half[0]  # (3, N)
+        found: Reals = own / half[0]  # (3, N)
         on_cap = np.abs(own[2]) - half[2] > np.hypot(own[0], own[1]) - half[0]
         found[:2, on_cap] = 0
         found[2] = np.where(on_cap, np.sign(own[2]), np.float32(0))

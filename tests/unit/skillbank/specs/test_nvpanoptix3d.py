@@ -167,6 +167,23 @@ def test_stage_two_needs_weights_of_stage_one() -> None:
         assert spec({"dataset.enable_3d": True, f"train.{key}": "a.pth"})
 
 
+@pytest.mark.parametrize("action", ["evaluate", "inference"])
+def test_an_engine_of_stage_two_needs_a_checkpoint_for_the_volume(action: str) -> None:
+    files: dict[str, Any] = {"dataset.test.json_path": "t.json", "dataset.test.base_dir": "data"}
+    if action == "inference":
+        files = {"inference.images_dir": "images"}
+    flat, deep = {**files, "dataset.enable_3d": False}, {**files, "dataset.enable_3d": True}
+    weights, engine = f"{action}.checkpoint", f"{action}.trt_engine"
+    for given in ({engine: "m.engine"}, {weights: "m.onnx"}, {weights: "m.ONNX", engine: "m.ONNX"}):
+        assert spec({**flat, **given}, action)
+        with pytest.raises(
+            MissingValueError, match=rf"{action}\.checkpoint.*nothing says where the 3D part is"
+        ):
+            spec({**deep, **given}, action)
+    for given in ({weights: "m.pth"}, {weights: "m.pth", engine: "m.engine"}):
+        assert spec({**deep, **given}, action)
+
+
 def test_a_stage_two_draft_waits_for_its_parent() -> None:
     nested = draft({"dataset.enable_3d": True}).model_dump()
     assert "train.checkpoint_2d" in missing_keys("nvpanoptix3d", "train", nested)

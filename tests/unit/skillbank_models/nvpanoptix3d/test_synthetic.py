@@ -189,7 +189,7 @@ def test_depth_lands_on_labelled_surfaces(layout: str, request: pytest.FixtureRe
         inside = frustum_mask(view, "cpu").numpy()
         # only where rounding leads out of the frustum, at the border of the picture, is no label
         assert (landed == inside[place]).all()
-        assert landed.mean() > (0.99 if layout == "front3d" else 0.98)
+        assert landed.mean() > 0.99
         assert geometry.distance[place][landed].mean() < 0.4
         assert geometry.distance[place].mean() < 0.5
         assert (part.semantic[place] == pixels.semantic[rows, columns])[landed].mean() > 0.98

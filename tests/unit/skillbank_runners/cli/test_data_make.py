@@ -69,7 +69,7 @@ def test_rooms(cli: Callable, tmp_path: Path) -> None:
         (
             ["mask2former", "--workers", "2", "--held-out", "0.2"],
             2,
-            "--held-out, --workers: not an option of made-up data for mask2former, which are counted in images",
+            "--held-out, --workers: not an option of made-up data for mask2former, which",
         ),
         (["nvpanoptix3d", "--images", "4"], 2, "--images: not an option of made-up data for nvpanoptix3d"),
         (["nvpanoptix3d", "--format", "all"], 2, "in format 'all'; use front3d, matterport"),

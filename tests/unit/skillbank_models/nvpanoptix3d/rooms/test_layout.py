@@ -89,7 +89,7 @@ def test_a_camera_sees_things_within_the_frustum() -> None:
     seen = []
     for number in range(8):
         rng = np.random.default_rng([2, number])
-        shot = take_shot(rng, furnished_room(rng), camera)
+        shot = take_shot(rng, furnished_room(rng), camera, lambda sight: 1.0)
         assert shot.sight.depth.min() > 0.4
         assert shot.sight.depth.max() < 6.0
         seen.append(len(np.unique(shot.sight.body[shot.sight.body >= 0])))
@@ -102,5 +102,14 @@ def test_a_camera_sees_things_within_the_frustum() -> None:
 def test_an_empty_room() -> None:
     room = furnished_room(np.random.default_rng(5), empty=True)
     assert room.pieces == []
-    shot = take_shot(np.random.default_rng(5), room, FRONT3D_CAMERA.scaled(80, 60))
+    shot = take_shot(np.random.default_rng(5), room, FRONT3D_CAMERA.scaled(80, 60), lambda sight: 1.0)
     assert (shot.sight.body < 0).all()
+
+
+def test_poses_whose_surfaces_leave_the_frustum_are_passed_over() -> None:
+    room, camera = furnished_room(np.random.default_rng(6)), FRONT3D_CAMERA.scaled(80, 60)
+    shares = iter([0.5, 0.98, 0.995, 1.0])
+    shot = take_shot(np.random.default_rng(6), room, camera, lambda sight: next(shares))
+    assert list(shares) == [1.0]
+    other = take_shot(np.random.default_rng(6), room, camera, lambda sight: 0.5)  # none will do
+    assert (other.pose.place != shot.pose.place).any()
