@@ -5,7 +5,8 @@
 A U-Net of three resolutions with the blocks and channels of the decoder (16 to 48), on the surfaces of a
 furnished room: about 2 % of the cells. Prints a JSON list: inference with both backends, and a training step
 with the torch backend. Each round has new voxels, so that finding neighbours is counted. Training steps are
-on a grid of three quarters of the side, for the memory and time that full grids take.
+on a grid of three quarters of the side, for the memory and time that full grids take. All on one thread: with
+more, waiting for other work on the machine would count against the network of many small steps.
 """
 
 import argparse
@@ -171,6 +172,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given, _ = parser.parse_known_args()
     side, rounds = given.side, given.rounds
+    torch.set_num_threads(1)
     cases: list[Callable[[], dict[str, object]]] = [
         lambda: row("torch backend", side, rounds, backend="torch", train=False),
         lambda: row("training, torch backend", side * 3 // 4, rounds, backend="torch", train=True),

@@ -42,8 +42,14 @@ __all__ = ["FP32_NODES", "content_size", "export", "gen_trt_engine"]
 
 log = logging.getLogger(__name__)
 
-# Half precision spoils these: scores of attention that many pixels share, and depth behind its exponential.
-FP32_NODES = ("*cross_attention_layers*", "*depth_head.scratch.output_conv2*", "*depth_head/Exp*")
+# Half precision spoils these: scores of attention that many pixels share, depth behind its exponential, and
+# the camera, whose rounds add up their errors.
+FP32_NODES = (
+    "*cross_attention_layers*",
+    "*depth_head.scratch.output_conv2*",
+    "*depth_head/Exp*",
+    "*camera_head*",
+)
 # Rounding differs by around 1e-5. Where that carries a mask logit over zero, a query attends to a pixel more
 # or less and all its numbers move by a hundredth; in a large network there are always a few. A wrong operator
 # is off by more, and everywhere.

@@ -129,7 +129,11 @@ class SparseBlock(nn.Module):
 
     def second(self, y: SparseTensor, kept: SparseTensor) -> SparseTensor:
         """(N', C_out) and the shortcut of the same shape to the result."""
-        y = self.norm2(self.conv2(y))
+        return self.last(self.conv2(y), kept)
+
+    def last(self, y: SparseTensor, kept: SparseTensor) -> SparseTensor:
+        """What comes after the convolutions, (N', C_out)."""
+        y = self.norm2(y)
         return sparse_relu(y.with_features(y.features.add_(kept.features)))
 
 

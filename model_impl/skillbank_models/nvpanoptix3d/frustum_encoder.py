@@ -165,9 +165,10 @@ class FrustumEncoder(nn.Module):
         return SparseTensor(run_dense(of_table, x.table, recompute=recompute), x.sites)
 
     def _lifted(self, x: SparseTensor) -> SparseTensor:
-        """Encode the lifted voxels, of which there are most: in two steps, each with neighbours of its own.
+        """Encode the lifted voxels, of which there are most, (N, f).
 
-        Tables of neighbours and activations of one step are gone before the other one starts.
+        Done in steps whose tables of neighbours and activations are gone before the next step starts, in the
+        backward pass, too.
         """
 
         def again(features: Tensor) -> SparseTensor:
@@ -179,8 +180,12 @@ class FrustumEncoder(nn.Module):
         def first(features: Tensor) -> Tensor:
             return self.lifted.first(again(features)).features
 
+        def convolved(features: Tensor) -> Tensor:
+            return self.lifted.conv2(again(features)).features
+
         def second(features: Tensor, given: Tensor) -> Tensor:
-            return self.lifted.second(again(features), self.lifted.kept(again(given))).features
+            z = x.with_features(run_dense(convolved, features, recompute=True))
+            return self.lifted.last(z, self.lifted.kept(x.with_features(given))).features
 
         y = run_dense(first, x.features, recompute=True)  # (N, f)
         return x.with_features(run_dense(second, y, x.features, recompute=True))

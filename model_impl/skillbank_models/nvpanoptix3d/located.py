@@ -6,6 +6,7 @@ Letters: `B` batch, `G` side of the grid.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ __all__ = ["locate"]
 log = logging.getLogger(__name__)
 
 
-def locate(batch: SceneBatch, pose: Tensor, spec: Any, *, camera_is_trained: bool) -> SceneBatch:
+def locate(
+    batch: SceneBatch, pose: Tensor, spec: Any, *, camera_is_trained: bool, is_first: bool
+) -> SceneBatch:
     """Fill in the cameras that are not known, and the frusta that follow from all of them.
 
     A trained camera head tells the fields of view; the principal point is the middle of the picture. Without
@@ -36,15 +39,17 @@ def locate(batch: SceneBatch, pose: Tensor, spec: Any, *, camera_is_trained: boo
         pose: (B, 9) of the camera head.
         spec: of the inference.
         camera_is_trained: whether the camera head has weights that mean something.
+        is_first: this is the first batch; a warning that holds for all is given once.
     """
     known = batch.cameras_known or (True,) * len(batch.views)
     views = list(batch.views)
     unknown = [place for place, is_known in enumerate(known) if not is_known]
     if unknown and not camera_is_trained:
-        log.warning(
-            "cameras: %d pictures have no camera matrix, and the camera head of these weights never learnt; "
-            "the camera of 3D-Front is assumed (60 degrees across). inference.intrinsics=FILE names the real one",
-            len(unknown),
+        log.log(
+            logging.WARNING if is_first else logging.DEBUG,
+            "no camera matrix for %s, and the camera head of these weights never learnt: the camera of "
+            "3D-Front is assumed (60 degrees across); inference.intrinsics=FILE names the real one",
+            ", ".join(Path(batch.file_names[place]).name for place in unknown),
         )
     elif unknown:
         cameras = _told(batch, pose, spec)

@@ -94,7 +94,7 @@ class NVPanoptix3DModule(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Open a deployed 2D part, take the classes from the data, find out whether 2D outputs may be kept."""
+        """Open a deployed 2D part, take the classes from the data, find out if 2D outputs may be kept."""
         if self.engine is not None:
             device = self.trainer.strategy.root_device
             self._deployed = open_image(self.engine, spec=self.spec, device=device)
@@ -162,7 +162,13 @@ class NVPanoptix3DModule(pl.LightningModule):
     def predict_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Write the results of a batch."""
         batch, image = self._predict(batch)
-        batch = locate(batch, image.pose, self.spec, camera_is_trained=self.camera_is_trained)
+        batch = locate(
+            batch,
+            image.pose,
+            self.spec,
+            camera_is_trained=self.camera_is_trained,
+            is_first=batch_idx == 0,
+        )
         names = zip(batch.file_names, batch.image_ids, strict=True)
         if self._flat_writer is not None:
             mode, topk = self.spec.inference.mode, self.spec.model.test_topk_per_image

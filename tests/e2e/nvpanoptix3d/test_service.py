@@ -1,4 +1,4 @@
-"""The documented service script, pasted top to bottom: two stages, evaluation, inference and export as jobs."""
+"""The documented service script, pasted top to bottom: two stages, evaluation, inference, export as jobs."""
 
 from __future__ import annotations
 
@@ -75,6 +75,5 @@ def test_the_service_script(machine: Machine) -> None:
     metrics = json.loads((results["EVAL_JOB_ID"] / "evaluate" / "metrics.json").read_text())["metrics"]
     assert {"PRQ", "RSQ", "RRQ"} <= set(metrics)
     assert (results["INFER_JOB_ID"] / "inference" / "index.html").is_file()
-    # the parent is a stage-2 job: the graph has what stage 3 of the server needs from the stage-2 projector
     onnx_files = list(results["EXPORT_JOB_ID"].rglob("*.onnx"))
     assert [path.name for path in onnx_files] == ["model_2d.onnx"]

@@ -38,8 +38,8 @@ def take_shot(
     """The best of some random poses whose depths are all inside the frustum.
 
     Args:
-        share_in: share of the pixels whose surface is in a voxel of the frustum. At the border of the picture it
-            may be in the voxel beside; it happens more the nearer the surfaces are.
+        share_in: share of the pixels whose surface is in a voxel of the frustum. At the border of the picture
+            it may be in the voxel beside, the more so the nearer it is.
     """
     spare: Shot | None = None
     for attempt in range(_ATTEMPTS):
