@@ -22,6 +22,7 @@ _MEMORY_TEXTS = (
     "defaultcpuallocator",
 )
 _LOADER_TEXTS = ("dataloader worker", "killed by signal")
+_FROM_LOADER = "Caught "
 _SHARED_TEXTS = ("bus error", "shared memory", "no space left on device: '/dev/shm")
 _FIRST = 400
 
@@ -60,7 +61,7 @@ def explain(
         memory_keys: see `Implementation.memory_keys`.
     """
     if isinstance(error, SkillBankError):
-        return error
+        return _without_trace(error)
     text = _first_line(error)
     lower = str(error).lower()
     if all(part in lower for part in _LOADER_TEXTS):
@@ -157,6 +158,15 @@ def _worker_hint(spec: Mapping[str, Any], action: str) -> str:
         if key.split(".")[-1] in ("num_workers", "workers") and isinstance(value, int) and value > 0
     ]
     return "use fewer loader processes: " + ", ".join(options) if options else memory_hint(spec, action)
+
+
+def _without_trace(error: SkillBankError) -> SkillBankError:
+    """The error as a loader process raised it; torch makes a new one of it, with the traceback as message."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}: "
+    if not error.message.startswith(_FROM_LOADER) or name not in error.message:
+        return error
+    message, _, hint = error.message.rpartition(name)[2].strip().partition("\nhint: ")
+    return type(error)(message, hint=hint)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

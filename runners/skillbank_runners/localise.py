@@ -150,7 +150,7 @@ def fetch_latest(uri: str, link_name: str, folder: Path, storage: Storage) -> Pa
 
 
 def _local(value: Any, key: str, rule: Input, storage: Storage, problems: list[SkillBankError]) -> Any:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or value in rule.words:
         return value
     is_plain = not is_remote(value) and rule.archive == "keep"
     try:

@@ -139,7 +139,7 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
     except _BROKEN as error:
         raise DataError(
             f"{path}: this {what} cannot be read, the file is damaged or no image ({error})",
-            hint="copy the file again, or take it out of the annotations",
+            hint="copy the file again, or take it out of the data",
             key=str(path),
         ) from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,8 @@ class RecordPlace:
 class ResultRecords:
     """Hidden files in a folder that all processes see, one for each process.
 
+    The file of a process goes with the process, so a run that fails leaves none.
+
     Args:
         folder: it is made when missing.
         rank: number of this process.
@@ -60,6 +64,7 @@ class ResultRecords:
                 hint="-o results_dir=<folder you may write to>",
                 key="results_dir",
             ) from error
+        weakref.finalize(self, _remove, self._part(rank), os.getpid())
 
     def add(self, record: dict[str, Any]) -> None:
         """Note one image; the record has its ``name``.
@@ -142,3 +147,8 @@ class ResultRecords:
                 hint=f"df -h {self.folder}",
                 key="results_dir",
             ) from error
+
+
+def _remove(path: Path, pid: int) -> None:
+    if os.getpid() == pid:  # a loader process has a copy of what was there when it was started
+        path.unlink(missing_ok=True)

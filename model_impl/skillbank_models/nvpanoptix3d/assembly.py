@@ -20,6 +20,7 @@ from skillbank_models.ops.mask_rules import MASK_LEVEL
 __all__ = ["AssembledVolume", "assemble"]
 
 FILL_DISTANCE = 1.5  # voxels; nearer to a surface than this, weaker voxels follow; published merge
+REACH = 3  # voxels over which a segment is carried on
 PAIRS_AT_ONCE = 2**22  # logits of queries and voxels that exist at a time
 
 
@@ -63,8 +64,8 @@ def assemble(
     """Merge masks on the voxels that are there; grids are filled at the end.
 
     A voxel belongs to the query with the highest product of class score and mask probability. Where that
-    probability is at least 0.5 it is in the query's segment; near a surface it follows also below that, when
-    the query has a segment. Stuff of one class is one segment. Class 0 and no-object make none.
+    probability is at least 0.5 it is in the query's segment; near a surface a voxel without a segment follows
+    the nearest one that has one. Stuff of one class is one segment. Class 0 and no-object make none.
 
     Args:
         output: of the frustum decoder.
@@ -73,16 +74,18 @@ def assemble(
         object_mask_threshold: queries need a higher class score.
         truncation: distance where no voxel is.
 
-    Source: public documentation of NVPanoptix3D; merge of Uni-3D (Zhang et al. 2023).
+    Source: public documentation of NVPanoptix3D; merge of Uni-3D (Zhang et al. 2023). Differs: voxels near a
+    surface where no mask is sure follow their neighbours; the published merge gives them to the least unsure
+    query, which is arbitrary where masks were never taught.
     """
     with torch.autocast(class_logits.device.type, enabled=False):
         scores, labels = class_logits.float().softmax(-1).max(-1)  # (B, Q), (B, Q)
         nothing = class_logits.shape[-1] - 1
         accepted = (labels != 0) & (labels != nothing) & (scores > object_mask_threshold)  # (B, Q)
         sizes = output.geometry.sites.sizes
-        distances = output.geometry.features[:, 0].float().split(sizes)
-        places = output.geometry.coords[:, 1:].split(sizes)
-        embeds = output.full.embeds.features.float().split(sizes)
+        distances = torch.split(output.geometry.features[:, 0].float(), sizes)
+        places = torch.split(output.geometry.coords[:, 1:], sizes)
+        embeds = torch.split(output.full.embeds.features.float(), sizes)
         # one transfer each: every one is a wait for the device
         table = zip(accepted.cpu(), scores.cpu(), labels.cpu(), strict=True)
         return [
@@ -134,9 +137,9 @@ def _assemble_image(
     founded = owners.share >= MASK_LEVEL  # (N,)
     founders = torch.bincount(owners.place[founded], minlength=len(chosen)) > 0  # (n,)
     segments, ids = _segments(founders.cpu(), chosen, scores, labels, is_thing)
-    follows = voxels.distances <= FILL_DISTANCE
     id_of = torch.tensor(ids, dtype=torch.int32, device=queries.device)  # (n,), 0 without a segment
-    panoptic = torch.where(founded | follows, id_of[owners.place], 0).cpu().numpy()  # (N,)
+    sure = torch.where(founded, id_of[owners.place], 0).cpu().numpy()  # (N,)
+    panoptic = _followed(sure, voxels.places, distances <= FILL_DISTANCE)
     class_of = np.zeros(len(segments) + 1, dtype=np.int32)
     class_of[[segment.id for segment in segments]] = [segment.label for segment in segments]
     return _volumes(voxels, distances, class_of[panoptic], panoptic, segments, truncation)
@@ -145,12 +148,28 @@ def _assemble_image(
 def _owners(queries: Tensor, weights: Tensor, embeds: Tensor) -> _Owners:
     """Queries (n, C) with scores (n,) and voxels (N, C): who has which."""
     places, shares = [], []
-    for part in embeds.split(max(1, PAIRS_AT_ONCE // len(queries))):
+    for part in torch.split(embeds, max(1, PAIRS_AT_ONCE // len(queries))):
         share = (part @ queries.t()).sigmoid_()  # (m, n)
         place = (share * weights).argmax(1)  # (m,)
         places.append(place)
         shares.append(share.gather(1, place[:, None])[:, 0])  # (m,)
     return _Owners(torch.cat(places), torch.cat(shares))
+
+
+def _followed(
+    ids: NDArray[np.int32], places: NDArray[np.int32], near: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Ids (N,) in which voxels `near` a surface without a segment have that of the nearest voxel with one."""
+    has_one, asks = ids > 0, (ids == 0) & near
+    if not has_one.any() or not asks.any():
+        return ids
+    from scipy.spatial import cKDTree
+
+    away, nearest = cKDTree(places[has_one]).query(places[asks], distance_upper_bound=REACH + 0.5)
+    found = np.append(ids[has_one], 0)[nearest]  # the index behind the last says that none is in reach
+    filled = ids.copy()
+    filled[asks] = np.where(np.isfinite(away), found, 0)
+    return filled
 
 
 def _segments(

@@ -5,7 +5,6 @@ Axes: image u right, v down; camera x right, y down, z forward, metres; grid axi
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,8 +36,8 @@ class Camera:
         return Camera(
             self.fx * across,
             self.fy * down,
-            self.cx * _share(width, self.width),
-            self.cy * _share(height, self.height),
+            _moved(self.cx, width, self.width),
+            _moved(self.cy, height, self.height),
             width,
             height,
         )
@@ -111,5 +110,8 @@ class View:
         return replace(self, camera=self.camera.flipped(direction), origin=origin)
 
 
-def _share(size: int, old: int) -> float:
-    return (size - 1) / (old - 1) if old > 1 else math.nan
+def _moved(centre: float, size: int, old: int) -> float:
+    """Place of the centre on a side of another length."""
+    if old > 1:
+        return centre * (size - 1) / (old - 1)
+    return (centre + 0.5) * size - 0.5  # from one pixel, whose two ends are the only places that are known

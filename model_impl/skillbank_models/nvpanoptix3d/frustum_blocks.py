@@ -20,7 +20,7 @@ from skillbank_models.sparse.layers import (
     StridedConv3d,
     SubmanifoldConv3d,
 )
-from skillbank_models.sparse.tensor import SparseTensor
+from skillbank_models.sparse.tensor import Sites, SparseTensor
 
 __all__ = [
     "DenseBlock",
@@ -194,15 +194,20 @@ def run_dense(part: Callable[..., Tensor], *inputs: Tensor, recompute: bool) -> 
 
 
 def run_sparse(part: Callable[..., SparseTensor], *inputs: SparseTensor, recompute: bool) -> SparseTensor:
-    """Call a part; with `recompute` only the features of its inputs are kept for the backward pass."""
+    """Call a part; with `recompute` only the features of its inputs are kept for the backward pass.
+
+    Tables of neighbours are found again, too: they are larger than the features of a narrow layer.
+    """
     if not (recompute and torch.is_grad_enabled()):
         return part(*inputs)
-    places = [given.sites for given in inputs]
-    found = places[:1]
+    found: list[Sites] = []
 
     def of_features(*features: Tensor) -> Tensor:
-        result = part(*(SparseTensor(*pair) for pair in zip(features, places, strict=True)))
-        found[0] = result.sites
+        own = {given.sites: given.sites.without_tables() for given in inputs}
+        again = [SparseTensor(rows, own[given.sites]) for rows, given in zip(features, inputs, strict=True)]
+        result = part(*again)
+        known = [given.sites for given in inputs if own[given.sites] is result.sites]
+        found[:] = known or [result.sites]
         return result.features
 
     features = run_dense(of_features, *(given.features for given in inputs), recompute=True)

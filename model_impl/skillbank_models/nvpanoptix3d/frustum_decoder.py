@@ -6,6 +6,8 @@ finest level, `G` side of the grid.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -200,8 +202,10 @@ class MiddleLevel(nn.Module):
         embed: bool,
     ) -> tuple[FrustumLevel, SparseTensor, Tensor]:
         """Predictions, then the parents of the next level, (N, 3 f), and how occupied each is, (N,)."""
-        x = _generate(self.up, parents, scores, within, self.max_voxels)  # (N, 2 f)
-        x = run_sparse(self._refine, x, recompute=self.use_checkpoint)
+        parents = _affordable(parents, scores, within, self.max_voxels)
+        x = run_sparse(
+            partial(self._children, within=within), parents, recompute=self.use_checkpoint
+        )  # (N, 2 f)
         occupancy = _precise(self.occupancy(x))  # (N, 1)
         logits = occupancy.features[:, 0].detach()
         joined = union([prune(x, survivors(logits, x.sites)), encoded])  # (N', 3 f)
@@ -211,8 +215,8 @@ class MiddleLevel(nn.Module):
             embeds = run_sparse(self.embed, joined, recompute=self.use_checkpoint)  # (N', 3 f)
         return FrustumLevel(occupancy, embeds, self.query(queries)), joined, scores
 
-    def _refine(self, x: SparseTensor) -> SparseTensor:
-        found: SparseTensor = self.block(sparse_relu(self.norm(x)))
+    def _children(self, parents: SparseTensor, within: Tensor) -> SparseTensor:
+        found: SparseTensor = self.block(sparse_relu(self.norm(self.up(parents, within=within))))
         return found
 
 
@@ -248,8 +252,10 @@ class FineLevel(nn.Module):
         self, parents: SparseTensor, scores: Tensor, queries: Tensor, within: Tensor
     ) -> tuple[FrustumLevel, SparseTensor]:
         """Predictions, and the distance (N, 1) at the voxels that are occupied."""
-        x = _generate(self.up, parents, scores, within, self.max_voxels)  # (N, o)
-        x = run_sparse(self._activate, x, recompute=self.use_checkpoint)
+        parents = _affordable(parents, scores, within, self.max_voxels)
+        x = run_sparse(
+            partial(self._children, within=within), parents, recompute=self.use_checkpoint
+        )  # (N, o)
         occupancy = _precise(run_sparse(self.occupancy, x, recompute=self.use_checkpoint))  # (N, 1)
         kept = prune(x, survivors(occupancy.features[:, 0].detach(), x.sites))  # (N', o)
         distance = _precise(run_sparse(self.geometry, kept, recompute=self.use_checkpoint))  # (N', 1)
@@ -257,8 +263,8 @@ class FineLevel(nn.Module):
         embeds = run_sparse(self.embed, kept, recompute=self.use_checkpoint)  # (N', o)
         return FrustumLevel(occupancy, embeds, self.query(queries)), geometry
 
-    def _activate(self, x: SparseTensor) -> SparseTensor:
-        return sparse_relu(self.norm(x))
+    def _children(self, parents: SparseTensor, within: Tensor) -> SparseTensor:
+        return sparse_relu(self.norm(self.up(parents, within=within)))
 
 
 class VoxelHead(nn.Module):
@@ -280,13 +286,10 @@ class VoxelHead(nn.Module):
         return y if self.out is None else self.out(y)
 
 
-def _generate(
-    up: GenerativeConv3d, parents: SparseTensor, scores: Tensor, within: Tensor, most: int
-) -> SparseTensor:
-    """Children of the parents inside the frustum, at most `most`."""
+def _affordable(parents: SparseTensor, scores: Tensor, within: Tensor, most: int) -> SparseTensor:
+    """Parents that have at most `most` children inside the frustum."""
     keep = affordable_parents(parents.sites, scores, within, most)
-    found: SparseTensor = up(parents if keep is None else prune(parents, keep), within=within)
-    return found
+    return parents if keep is None else prune(parents, keep)
 
 
 def _looked_up(values: Tensor, known: Sites, asked: Sites) -> Tensor:

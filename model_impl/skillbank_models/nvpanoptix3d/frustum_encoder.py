@@ -159,7 +159,7 @@ class FrustumEncoder(nn.Module):
             return run_sparse(self.appearance, x, recompute=recompute)
 
         def of_table(table: Tensor) -> Tensor:
-            found: SparseTensor = self.appearance(x.with_table(table))
+            found: SparseTensor = self.appearance(SharedFeatures(table, x.rows, x.sites.without_tables()))
             return found.features
 
         return SparseTensor(run_dense(of_table, x.table, recompute=recompute), x.sites)
@@ -172,7 +172,7 @@ class FrustumEncoder(nn.Module):
         """
 
         def again(features: Tensor) -> SparseTensor:
-            return SparseTensor(features, Sites(x.coords, x.side, x.batch_size))
+            return SparseTensor(features, x.sites.without_tables())
 
         if not (self.use_checkpoint and torch.is_grad_enabled()):
             return x.with_features(self.lifted(again(x.features)).features)
@@ -258,10 +258,13 @@ class JoiningBlock(SparseBlock):
 
     def joined(self, *parts: SparseTensor, recompute: bool) -> SparseTensor:
         """Parts (N, C), C of all of them together C_in, to (N', C_out)."""
-        assert self.shortcut_norm is not None
         cells = union([_without_channels(part) for part in parts]).sites
         y = _strided(parts, cells, self.conv1, recompute=recompute)  # (N', C_out)
         kept = _strided(parts, cells, self.shortcut, recompute=recompute)  # (N', C_out)
+        return run_sparse(self._after, y, kept, recompute=recompute)
+
+    def _after(self, y: SparseTensor, kept: SparseTensor) -> SparseTensor:
+        assert self.shortcut_norm is not None
         return self.second(sparse_relu(self.norm1(y)), self.shortcut_norm(kept))
 
 

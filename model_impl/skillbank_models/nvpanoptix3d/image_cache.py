@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
+import pickle
+import secrets
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ __all__ = ["ImageCache"]
 
 log = logging.getLogger(__name__)
 
+_BROKEN = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError)
 _HALVED = ("mask_features", "depth_features", "occupancy")
 
 
@@ -34,10 +37,12 @@ class ImageCache:
 
     Args:
         folder: where the files are; made when needed.
+        settings: text of the settings that decide what the outputs are, besides weights and images.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = "") -> None:
         self._folder = folder
+        self._settings = settings
         self._mark: str | None = None
 
     @staticmethod
@@ -53,14 +58,19 @@ class ImageCache:
                 ", ".join(reasons),
             )
             return None
-        return ImageCache(Path(folder) / "images")
+        settings = f"{spec.model.model_dump_json()} {spec.dataset.target_size} {spec.train.precision}"
+        return ImageCache(Path(folder) / "images", settings)
 
     def outputs(self, batch: SceneBatch, model: nn.Module) -> ImageOutput:
         """Outputs of a batch, read where all of its images are known, else computed and kept."""
         if self._mark is None:
-            self._mark = fingerprint(model)
+            self._mark = fingerprint(model, self._settings)
             log.info("2D outputs are kept in %s", self._folder / self._mark)
-        paths = [self._path(name, batch) for name in batch.file_names]
+        padded: Sequence[int] = batch.images.shape[-2:]
+        paths = [
+            self._path(Path(name), (*padded, *size))
+            for name, size in zip(batch.file_names, batch.sizes, strict=True)
+        ]
         found = [_read(path, batch.images.device) for path in paths]
         known = [item for item in found if item is not None]
         if len(known) == len(paths):
@@ -71,9 +81,11 @@ class ImageCache:
                 _write(path, _parts(output, place))
         return output
 
-    def _path(self, name: str, batch: SceneBatch) -> Path:
-        size = "x".join(str(side) for side in batch.images.shape[-2:])
-        key = hashlib.sha256(f"{Path(name).resolve()} {size}".encode()).hexdigest()[:24]
+    def _path(self, image: Path, sizes: Sequence[int]) -> Path:
+        """File of an image, another one when the image has changed, by its length and time."""
+        state = image.stat()
+        facts = (image.resolve(), *sizes, state.st_size, state.st_mtime_ns)
+        key = hashlib.sha256(" ".join(map(str, facts)).encode()).hexdigest()[:24]
         return self._folder / str(self._mark) / f"{key}.pt"
 
 
@@ -89,9 +101,9 @@ def augmentations(settings: Any) -> list[str]:
     return [name for name, is_on in found.items() if is_on]
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Text that is the same for the same weights of the 2D part."""
-    digest = hashlib.sha256()
+def fingerprint(model: nn.Module, settings: str = "") -> str:
+    """Text that is the same for the same weights of the 2D part, used in the same way."""
+    digest = hashlib.sha256(settings.encode())
     for name, item in model.state_dict().items():
         if name.startswith(("backbone.", "sem_seg_head.")):
             total = item.double().sum(), item.double().square().sum()
@@ -145,18 +157,30 @@ def _read(path: Path, device: torch.device) -> dict[str, Tensor] | None:
         return None
     try:
         found: dict[str, Tensor] = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as err:
-        log.warning("%s cannot be read and is made again: %s", path, err)
+    except _BROKEN as err:
+        log.warning("%s is damaged and is made again: %s", path, _first_line(err))
         return None
     return found
 
 
 def _write(path: Path, parts: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(number)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        torch.save(parts, name)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save(parts, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # torch's writer hides what the system said
+        _tell(path.parent, _first_line(error))
+
+
+@cache  # once for a folder and reason, not for each image
+def _tell(folder: Path, reason: str) -> None:
+    log.warning("no 2D outputs can be kept in %s (%s); they are computed in every epoch", folder, reason)
+
+
+def _first_line(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[0]

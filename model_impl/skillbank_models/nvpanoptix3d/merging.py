@@ -1,13 +1,14 @@
 """From class and mask logits of queries to the segments of an image, their class scores, and depth.
 
 All decisions are made where the logits are; a table with a row for each query is what the host waits for.
+Masks of large images go through in blocks, which bounds memory whatever the number of queries.
 
 Letters: `B` batch, `Q` queries, `K` classes, `C` channels, `H W` padded image, `h w` size of the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from skillbank.errors import ShapeError
 from skillbank_models.nvpanoptix3d.outputs import MergedImage, Segment
 from skillbank_models.ops.image_result import ImageResult
 from skillbank_models.ops.mask_rules import MASK_LEVEL
-from skillbank_models.ops.postprocess import segment_image
+from skillbank_models.ops.postprocess import CPU_BLOCK, DEVICE_BLOCK, segment_image
 
 __all__ = ["merge_image", "segment_flat", "to_plane", "without_void"]
 
@@ -72,6 +73,7 @@ def merge_image(
     object_mask_threshold: float,
     overlap_threshold: float,
     depth_scale: float,
+    resize: Callable[[Tensor], Tensor] | None = None,
 ) -> MergedImage:
     """Give each pixel to one query, and what is left to the stuff around it.
 
@@ -81,12 +83,13 @@ def merge_image(
 
     Args:
         class_logits: (Q, K + 1), no-object last; class 0 means no object, too.
-        mask_logits: (Q, h, w), at the size of the result.
+        mask_logits: (Q, h, w), at the size of the result; with `resize` of any size.
         depth: (h, w) metres.
         is_thing: for each class; stuff of one class becomes one segment.
         object_mask_threshold: queries that do not score higher are dropped.
         overlap_threshold: queries of whose mask a smaller share is their own are dropped.
         depth_scale: depth is limited to 0 to this, metres.
+        resize: brings mask logits of some queries to the size of the result.
 
     Returns:
         Tensors on the device of the logits.
@@ -98,14 +101,13 @@ def merge_image(
         scores, labels = class_logits.float().softmax(-1).max(-1)  # (Q,), (Q,)
         classes = class_logits.shape[1] - 1
         taking_part = labels.ne(0) & labels.ne(classes) & (scores > object_mask_threshold)  # (Q,)
-        masks = mask_logits.float().sigmoid()  # (Q, h, w)
-        votes = torch.where(_over_pixels(taking_part), masks * _over_pixels(scores), _NOBODY)  # (Q, h, w)
-        queries = _accept(masks, votes, labels, is_thing, overlap_threshold)
-        owner = _owners(masks, votes, queries)  # (h, w)
+        masks = _Masks(mask_logits, scores, (depth.shape[0], depth.shape[1]), resize)
+        first = masks.vote(taking_part)
+        queries = _accept(first, labels, is_thing, overlap_threshold)
+        owner, value = _owners(first, masks.vote(queries.stuff), queries)  # (h, w), (h, w)
         found = owner >= 0
         chosen = owner.clamp(min=0)  # (h, w)
         segment_map = torch.where(found, queries.ids[chosen], 0).int()  # (h, w)
-        value = torch.where(found, votes.gather(0, chosen[None])[0], 0.0)  # (h, w)
         label_map = torch.where(found, labels[chosen], 0)  # (h, w)
         class_scores = value.new_zeros(classes, *value.shape)  # (K, h, w)
         class_scores.scatter_(0, label_map[None], value[None])
@@ -162,6 +164,69 @@ def segment_flat(
     )
 
 
+class _Votes(NamedTuple):
+    """What came of the votes for each pixel.
+
+    Attributes:
+        winner: (h, w) the query with the highest vote.
+        vote: (h, w) that vote; `_NOBODY` where no query voted.
+        share: (h, w) mask probability of the winner.
+        areas: (Q,) pixels inside the mask of each query that voted, 0 for the others.
+    """
+
+    winner: Tensor
+    vote: Tensor
+    share: Tensor
+    areas: Tensor
+
+
+class _Masks:
+    """Masks of all queries, which are given out in blocks at the size of the result."""
+
+    def __init__(
+        self,
+        logits: Tensor,
+        scores: Tensor,
+        size: tuple[int, int],
+        resize: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        self._logits, self._scores, self._size, self._resize = logits, scores, size, resize
+        block = CPU_BLOCK if logits.device.type == "cpu" else DEVICE_BLOCK
+        self._count = max(1, block // max(1, size[0] * size[1]))
+
+    def vote(self, voters: Tensor) -> _Votes:
+        """Let the queries (Q,) bool vote on each pixel, with class score x mask probability."""
+        device, queries = self._logits.device, len(self._logits)
+        vote = torch.full(self._size, _NOBODY, device=device)  # (h, w)
+        found = _Votes(
+            torch.zeros(self._size, dtype=torch.int64, device=device),
+            vote,
+            torch.zeros_like(vote),
+            torch.zeros(queries, dtype=torch.int64, device=device),
+        )
+        numbers = torch.arange(queries, device=device)
+        if queries > self._count:
+            numbers = numbers[voters]  # a wait for the device, which spares work on what does not vote
+        for some in numbers.split(self._count):
+            found = self._with(found, some, voters[some])
+        return found
+
+    def _with(self, before: _Votes, some: Tensor, voting: Tensor) -> _Votes:
+        """The votes of a block (q,) of queries beside those before it; of equal ones the first wins."""
+        logits = self._logits[some]
+        masks = (logits if self._resize is None else self._resize(logits)).float().sigmoid()  # (q, h, w)
+        areas = (masks >= MASK_LEVEL).flatten(1).sum(1) * voting  # (q,)
+        votes = torch.where(_over_pixels(voting), masks * _over_pixels(self._scores[some]), _NOBODY)
+        vote, place = votes.max(0)  # (h, w), (h, w)
+        better = vote > before.vote
+        return _Votes(
+            torch.where(better, some[place], before.winner),
+            torch.where(better, vote, before.vote),
+            torch.where(better, masks.gather(0, place[None])[0], before.share),
+            before.areas.index_copy(0, some, areas),
+        )
+
+
 class _Accepted(NamedTuple):
     """What became of each query.
 
@@ -176,17 +241,13 @@ class _Accepted(NamedTuple):
     stuff: Tensor
 
 
-def _accept(
-    masks: Tensor, votes: Tensor, labels: Tensor, is_thing: Sequence[bool], overlap_threshold: float
-) -> _Accepted:
+def _accept(votes: _Votes, labels: Tensor, is_thing: Sequence[bool], overlap_threshold: float) -> _Accepted:
     """Which queries own enough of their mask, and the numbers of their segments."""
-    owner, is_owned = _winners(votes)  # (h, w), (h, w)
-    inside = masks >= MASK_LEVEL  # (Q, h, w)
-    both = is_owned & inside.gather(0, owner[None])[0]  # (h, w)
-    owned, visible = _count(owner, is_owned, len(masks)), _count(owner, both, len(masks))  # (Q,), (Q,)
-    full = inside.flatten(1).sum(1)  # (Q,)
+    is_owned = votes.vote > _NOBODY  # (h, w)
+    both = is_owned & (votes.share >= MASK_LEVEL)  # (h, w)
+    owned, visible = (_count(votes.winner, chosen, len(labels)) for chosen in (is_owned, both))  # (Q,) each
     # visible > 0 means that the other two areas are not empty either
-    accepted = (visible > 0) & (owned / full.clamp(min=1) >= overlap_threshold)  # (Q,)
+    accepted = (visible > 0) & (owned / votes.areas.clamp(min=1) >= overlap_threshold)  # (Q,)
     things = torch.tensor([*is_thing, False]).to(labels.device, non_blocking=True)  # (K + 1,)
     stuff = accepted & ~things[labels]  # (Q,)
     numbers = torch.arange(len(labels), device=labels.device)
@@ -197,13 +258,14 @@ def _accept(
     return _Accepted(ids, first, stuff)
 
 
-def _owners(masks: Tensor, votes: Tensor, queries: _Accepted) -> Tensor:
-    """The query whose segment each pixel belongs to, (h, w); -1 where there is none."""
-    owner, is_owned = _winners(votes)  # (h, w), (h, w)
-    inside = masks.gather(0, owner[None])[0] >= MASK_LEVEL  # (h, w)
-    taken = is_owned & inside & (queries.ids[owner] > 0)
-    filler, is_filled = _winners(torch.where(_over_pixels(queries.stuff), votes, _NOBODY))  # (h, w), (h, w)
-    return torch.where(taken, owner, torch.where(is_filled, filler, -1))
+def _owners(all_votes: _Votes, stuff: _Votes, queries: _Accepted) -> tuple[Tensor, Tensor]:
+    """The query whose segment each pixel belongs to, (h, w), -1 where there is none; and its vote, else 0."""
+    inside = (all_votes.vote > _NOBODY) & (all_votes.share >= MASK_LEVEL)  # (h, w)
+    taken = inside & (queries.ids[all_votes.winner] > 0)
+    is_filled = stuff.vote > _NOBODY  # (h, w)
+    owner = torch.where(taken, all_votes.winner, torch.where(is_filled, stuff.winner, -1))  # (h, w)
+    value = torch.where(taken, all_votes.vote, stuff.vote.clamp(min=0.0))  # (h, w)
+    return owner, value
 
 
 def _segments(queries: _Accepted, labels: Tensor, scores: Tensor, is_thing: Sequence[bool]) -> list[Segment]:
@@ -221,12 +283,6 @@ def _segments(queries: _Accepted, labels: Tensor, scores: Tensor, is_thing: Sequ
             earlier = segments[int(number)]
             segments[int(number)] = earlier._replace(score=max(earlier.score, score))
     return list(segments.values())
-
-
-def _winners(votes: Tensor) -> tuple[Tensor, Tensor]:
-    """The query with the highest vote on each pixel, and whether any voted there; (h, w) both."""
-    best, winner = votes.max(0)
-    return winner, best > _NOBODY
 
 
 def _count(owner: Tensor, chosen: Tensor, queries: int) -> Tensor:

@@ -101,7 +101,19 @@ class NVPanoptix3DModule(pl.LightningModule):
             self.camera_is_trained = self._deployed.camera_is_trained
         self._categories = self._find_categories()
         if stage == "fit" and self.is_3d:
-            self._cache = ImageCache.of(self.spec)
+            self._cache = self._image_cache(self.trainer.world_size)
+
+    def _image_cache(self, world: int) -> ImageCache | None:
+        """Kept 2D outputs, as the spec says; not with fsdp."""
+        dataset, train = self.spec.dataset, self.spec.train
+        if not dataset.cache_dir or train.distributed_strategy != "fsdp" or world == 1:
+            return ImageCache.of(self.spec)
+        # a process that reads a file while another computes would not bring that one its share of the weights
+        log.warning(
+            "dataset.cache_dir holds no 2D outputs with train.distributed_strategy=fsdp, whose processes "
+            "need each other in every step; ddp can use them"
+        )
+        return None
 
     def _find_categories(self) -> Categories:
         if type(self.spec).action == "inference" and not self.spec.dataset.label_map:

@@ -7,6 +7,7 @@ side of the grid.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,13 @@ def image_scenes(model: NVPanoptix3D, output: ImageOutput, batch: SceneBatch) ->
     masks = _mask_logits(output)  # (B, Q, ., .)
     found = []
     for place, (content, original) in enumerate(zip(batch.sizes, batch.original_sizes, strict=True)):
-        depth = resize_masks(
-            output.depth[place : place + 1], padded=padded, content=content, original=original
-        )[0]  # (H0, W0)
+        as_stored = partial(resize_masks, padded=padded, content=content, original=original)
+        depth = as_stored(output.depth[place : place + 1])[0]  # (H0, W0)
         merged = merge_image(
             logits[place],
-            resize_masks(masks[place], padded=padded, content=content, original=original),
+            masks[place],
             depth,
+            resize=as_stored,
             is_thing=settings.is_thing,
             object_mask_threshold=settings.object_mask_threshold,
             overlap_threshold=settings.overlap_threshold,

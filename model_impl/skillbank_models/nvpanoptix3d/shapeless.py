@@ -19,6 +19,7 @@ OF_IMAGES = CheckpointFacts(
 OF_VOLUMES = CheckpointFacts(
     (
         "model.projection.voxel_size",
+        "model.frustum3d.grid_dimensions",
         "model.frustum3d.truncation",
         "model.compat.depth_features",
         "model.compat.voxel_rule",

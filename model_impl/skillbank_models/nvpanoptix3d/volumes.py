@@ -71,7 +71,7 @@ class Room:
         """
         arrays = self._copied("geometry", [self._files.geometry], self._pack_geometry)
         if arrays is None:
-            return self._reduced()
+            return self._reduced
         distance = arrays["distance"].astype(np.float32)  # (G, G, G)
         distance += np.float32(0.5)
         distance *= np.float32(1 / _LEVELS)
@@ -117,6 +117,7 @@ class Room:
     ) -> dict[str, NDArray[Any]] | None:
         return None if self._copies is None else self._copies.get(kind, self._side, sources, build)
 
+    @cached_property
     def _reduced(self) -> RoomGeometry:
         distance, inside = self._stored
         return RoomGeometry(
@@ -129,10 +130,10 @@ class Room:
         if self._factor == 1:
             return pick_labels(part, np.empty(0, np.float32), 1)
         picked = pick_labels(part, self._stored.distance, self._factor)
-        return spread_labels(picked, self._reduced().distance, self._layout.labelled_below)
+        return spread_labels(picked, self._reduced.distance, self._layout.labelled_below)
 
     def _pack_geometry(self) -> dict[str, NDArray[Any]]:
-        distance, inside = self._reduced()
+        distance, inside = self._reduced
         levels = np.minimum(distance * np.float32(_LEVELS), 255).astype(np.uint8)  # (G, G, G), rounded down
         return {"distance": levels} | ({} if inside is None else {"inside": np.packbits(inside)})
 

@@ -50,8 +50,11 @@ def start_weights(module: LightningModule, spec: Any) -> None:
     if backbone and (image_path or of_both):
         log.info("%s is not read: %s brings the backbone", _BACKBONE_KEY, image_path or volume_path)
     elif backbone:
-        load_backbone(_network(module).get_submodule("backbone"), Path(backbone), key=_BACKBONE_KEY)
-        _mark_camera(module)
+        report = load_backbone(_network(module).get_submodule("backbone"), Path(backbone), key=_BACKBONE_KEY)
+        if report.share("camera_head.") == 1.0:
+            _mark_camera(module)
+        else:
+            log.warning("%s has no whole camera head: cameras of pictures will not be told by it", backbone)
     if image_path:
         _start(module, Path(image_path), _IMAGE_KEY, IMAGE_PARTS, spec)
     if volume_path and not spec.dataset.enable_3d:

@@ -6,8 +6,9 @@
 | `spconv` | CPU and CUDA, with the extra `sparse-cpu` or `sparse-cuda` | float32; halves are converted |
 
 Weights, outputs and gradients are the same. `auto` takes the faster one where that has been measured: on a
-CPU `torch`, which took 0.3 to 1.2 times as long as spconv for the layers of a frustum decoder on one thread,
-and which, unlike spconv, gains from more. Nothing has been measured on CUDA, so `auto` takes `torch` there.
+CPU `torch`, which took 0.35 to 1.0 times as long as spconv, forward and backward together, for the layers of
+a frustum decoder on one thread (transposed ones, forward alone, up to 1.4 times). On a CPU spconv computes on
+one thread only. Nothing has been measured on CUDA, so `auto` takes `torch` there, too.
 """
 
 from __future__ import annotations

@@ -109,6 +109,10 @@ class Sites:
         found: T = self._kept[name]
         return found
 
+    def without_tables(self) -> Sites:
+        """The same voxels with nothing kept."""
+        return Sites(self.coords, self.side, self.batch_size)
+
     def to(self, device: torch.device | str) -> Sites:
         """The same voxels on another device; this object when it is there already."""
         coords = self.coords.to(device)

@@ -80,7 +80,12 @@ def absolute_places(flat: Mapping[str, Any], info: SkillInfo, action: str, folde
         if not rule.source and not rule.convert_job
     }
     names.add("encryption_key")
-    named = {key: value for key, value in flat.items() if key in places - names and is_set(value)}
+    inputs = info.actions[action].inputs if action in info.actions else {}
+    named = {
+        key: value
+        for key, value in flat.items()
+        if key in places - names and is_set(value) and not (key in inputs and value in inputs[key].words)
+    }
     problems = [problem for key, value in named.items() for problem in _logins(key, value)]
     if problems:
         raise collect(problems, "the list of places")

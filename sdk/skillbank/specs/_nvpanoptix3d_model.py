@@ -202,7 +202,9 @@ class Projection(StrictModel):
     sign_channel: bool = setting(
         True, "Give sign and magnitude of the distance as two channels instead of one."
     )
-    depth_feature_dim: int = setting(256, "Channels of the depth features.", ge=1)
+    depth_feature_dim: int = setting(
+        256, "Accepted for older specs and not read; model.sem_seg_head.depth_dim decides.", ge=1
+    )
 
 
 class Compat(StrictModel):
@@ -240,7 +242,10 @@ class Model(StrictModel):
     occupancy_head: OccupancyHead = section(OccupancyHead, "Multi-plane occupancy head.")
     compat: Compat = section(Compat, "Behaviour for weights of the published implementation.")
     mode: Literal["panoptic", "instance", "semantic"] = setting(
-        "panoptic", "Kind of segmentation made from the predicted masks.", any_case=True, popular=True
+        "panoptic",
+        "Accepted for older specs and not read; evaluation is panoptic, and inference.mode says what is "
+        "written.",
+        any_case=True,
     )
     object_mask_threshold: float = setting(
         0.4, "Queries with a lower class score are dropped; the published recipes use 0.8.", ge=0.0, le=1.0
@@ -249,7 +254,9 @@ class Model(StrictModel):
         0.5, "Segments that keep a smaller share of their mask are dropped; the published recipes use 0.8.",
         ge=0.0, le=1.0,
     )  # fmt: skip
-    test_topk_per_image: int = setting(100, "Instances kept per image in instance mode.", ge=1)
+    test_topk_per_image: int = setting(
+        100, "Instances kept per image with inference.mode instance, in stage 1.", ge=1
+    )
     precise_msda: bool = setting(
         False, "Compute deformable attention in plain PyTorch, slower and the same in every run."
     )

@@ -26,7 +26,7 @@ class Images(Inference):
     """Settings of the inference run."""
 
     mode: Literal["semantic", "instance", "panoptic"] = setting(
-        "panoptic", "Kind of 2D result that is written.", any_case=True
+        "panoptic", "Kind of result that stage 1 writes; stage 2 writes panoptic results.", any_case=True
     )
     images_dir: str | None = setting(
         None,

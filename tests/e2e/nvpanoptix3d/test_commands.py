@@ -156,7 +156,7 @@ def test_a19_inference(machine: Machine, place: Path, stage_2: Path) -> None:
     run(machine, place, "A19", "model.object_mask_threshold=0.0")
     folder = place / "inference_results" / "inference"
     index = json.loads((folder / "scenes.json").read_text())
-    assert len(index["scenes"]) == 2
+    assert [item["name"] for item in index["images"]] == ["first.png", "second.jpg"]
     for stem in ("first", "second"):
         found = {path.name: path for path in folder.rglob("*") if stem in path.as_posix()}
         volumes = next(path for path in found.values() if path.suffix == ".npz")

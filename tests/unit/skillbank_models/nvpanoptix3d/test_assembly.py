@@ -54,6 +54,7 @@ def literal_merge(output: FrustumOutput, class_logits: torch.Tensor, image: int,
         if int(labels[query]) not in (0, CLASSES) and float(scores[query]) > threshold
     ]
     panoptic, semantic = torch.zeros((SIDE,) * 3).int(), torch.zeros((SIDE,) * 3).int()
+    near: dict[tuple[int, ...], set[int]] = {}
     segment_of: dict[int, int] = {}
     class_of: dict[int, int] = {}
     stuff: dict[int, int] = {}
@@ -74,13 +75,19 @@ def literal_merge(output: FrustumOutput, class_logits: torch.Tensor, image: int,
             else:
                 segment_of[query] = stuff[label]
             panoptic[mask] = segment_of[query]
-        for number, query in enumerate(kept):
-            if query in segment_of:
-                weak = is_voxel & (owner == number) & (panoptic == 0) & (geometry <= 1.5)
-                panoptic[weak] = segment_of[query]
+        sure = panoptic.clone()
+        have = (sure > 0).nonzero()
+        for place in (is_voxel & (sure == 0) & (geometry <= 1.5)).nonzero():
+            away = (have - place).square().sum(1)
+            if len(have) and away.min() <= 3.5**2:
+                # of several at the same distance any will do
+                near.setdefault(
+                    tuple(place.tolist()), {int(sure[tuple(x)]) for x in have[away == away.min()]}
+                )
+                panoptic[tuple(place)] = min(near[tuple(place.tolist())])
     for number, label in class_of.items():
         semantic[panoptic == number] = label
-    return geometry, semantic, panoptic, class_of
+    return geometry, semantic, panoptic, class_of, near
 
 
 def assembled(output: FrustumOutput, logits: torch.Tensor, threshold: float) -> list[AssembledVolume]:
@@ -93,8 +100,12 @@ def test_equals_the_literal_merge(monkeypatch: pytest.MonkeyPatch, seed: int, at
     monkeypatch.setattr(assembly, "PAIRS_AT_ONCE", at_once)
     output, logits = random_case(seed, images=2)
     for image, found in enumerate(assembled(output, logits, 0.4)):
-        geometry, semantic, panoptic, class_of = literal_merge(output, logits, image, 0.4)
+        geometry, semantic, panoptic, class_of, near = literal_merge(output, logits, image, 0.4)
         assert np.array_equal(found.geometry, geometry.numpy())
+        for place, allowed in near.items():
+            assert int(found.panoptic[place]) in allowed
+            panoptic[place] = int(found.panoptic[place])
+            semantic[place] = class_of[int(found.panoptic[place])]
         assert np.array_equal(found.panoptic, panoptic.numpy())
         assert np.array_equal(found.semantic, semantic.numpy())
         assert {segment.id: segment.label for segment in found.segments} == class_of
@@ -116,12 +127,12 @@ def certain(*labels: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor([labels]), CLASSES + 1).float() * 20
 
 
-def test_weak_voxels_near_a_surface_follow_their_segment() -> None:
-    output = one_line([[0.9, 0.4, 0.4, 0.1], [0.1, 0.1, 0.1, 0.3]], [0.5, 1.5, 1.6, 0.2])
+def test_weak_voxels_near_a_surface_follow_the_nearest_segment() -> None:
+    output = one_line([[0.9, 0.4, 0.4, 0.1, 0.4], [0.1, 0.1, 0.1, 0.3, 0.1]], [0.5, 1.5, 1.6, 0.2, 0.2])
     (found,) = assembled(output, certain(1, 2), 0.5)
-    # the second query owns the last voxel and has no segment: it stays empty
-    assert found.panoptic[0, 0, :5].tolist() == [1, 1, 0, 0, 0]
-    assert found.semantic[0, 0, :5].tolist() == [1, 1, 0, 0, 0]
+    # the third is too far from a surface, the last from a voxel that is sure
+    assert found.panoptic[0, 0, :6].tolist() == [1, 1, 0, 1, 0, 0]
+    assert found.semantic[0, 0, :6].tolist() == [1, 1, 0, 1, 0, 0]
     assert [(segment.id, segment.query) for segment in found.segments] == [(1, 0)]
 
 

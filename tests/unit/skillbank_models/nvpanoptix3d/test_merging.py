@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from skillbank.errors import ShapeError
+from skillbank_models.nvpanoptix3d import merging
 from skillbank_models.nvpanoptix3d.merging import merge_image, segment_flat, to_plane, without_void
 
 CLASSES = 5
@@ -86,6 +87,31 @@ def test_the_merge_equals_loops_over_pixels(overlap):
             assert segment.score == pytest.approx(segments[segment.id][3], rel=1e-5)
         seen += len(segments)
     assert seen > 5  # the comparison was about something
+
+
+def test_large_images_are_merged_some_queries_at_a_time(monkeypatch):
+    """Photos of many megapixels: masks of all queries at their size would take gigabytes."""
+    size, asked = (13, 17), []
+
+    def larger(masks):
+        asked.append(len(masks))
+        return F.interpolate(masks[None], size, mode="bilinear", align_corners=False)[0]
+
+    seen = 0
+    for seed in range(6):
+        logits, masks = random_case(seed)
+        at_once = merge_image(logits, larger(masks), torch.ones(size), **SETTINGS)
+        asked.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(merging, "CPU_BLOCK", 2 * size[0] * size[1])
+            found = merge_image(logits, masks, torch.ones(size), resize=larger, **SETTINGS)
+        assert max(asked) <= 2
+        assert torch.equal(found.segment_map, at_once.segment_map)
+        assert found.segments == at_once.segments
+        # products of block and whole are rounded alike
+        assert torch.equal(found.class_scores, at_once.class_scores)
+        seen += len(found.segments)
+    assert seen > 5
 
 
 def certain(labels, size=(4, 6), score=10.0):
