@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,8 @@ def build_schedule(
 
         def factor(step: int) -> float:
             risen = step / warmup_steps if step < warmup_steps else 1.0
-            return (warmup_factor + (1.0 - warmup_factor) * risen) * max(0.0, 1.0 - step / last) ** _POWER
+            warm = warmup_factor + (1.0 - warmup_factor) * risen
+            return warm * math.pow(max(0.0, 1.0 - step / last), _POWER)
 
         schedule = LambdaLR(optimizer, factor)
     elif optim.lr_scheduler == "StepLR":

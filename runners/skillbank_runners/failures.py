@@ -11,7 +11,7 @@ from typing import Any
 from skillbank.errors import OutOfMemoryError, RuntimeMissingError, SkillBankError, StorageError
 from skillbank.storage.disk import free_bytes, human
 
-__all__ = ["UnexpectedError", "explain", "memory_hint", "refusal", "writer_refusal"]
+__all__ = ["UnexpectedError", "explain", "memory_hint", "refusal", "tells_all", "writer_refusal"]
 
 _MEMORY_TEXTS = (
     "out of memory",
@@ -97,6 +97,11 @@ def explain(
         f"{action}: {type(error).__name__}: {text}",
         hint="the log has the traceback; please report it with the spec",
     )
+
+
+def tells_all(found: SkillBankError) -> bool:
+    """Whether the message of an explained error says all there is, so that a traceback only hides it."""
+    return isinstance(found, OutOfMemoryError | StorageError)
 
 
 def refusal(error: OSError, what: str) -> StorageError | None:

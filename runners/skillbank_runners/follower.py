@@ -10,7 +10,7 @@ from skillbank.errors import SkillBankError
 from skillbank.jobs.files import write_json
 from skillbank.jobs.status import StatusWriter
 from skillbank_runners.execution import run_here
-from skillbank_runners.failures import explain
+from skillbank_runners.failures import explain, tells_all
 from skillbank_runners.interrupts import Interrupts
 from skillbank_runners.placement import Placement
 from skillbank_runners.ranks import fail_file, read_rank, watch_parent
@@ -37,6 +37,7 @@ def run_rank(folder: Path, file: Path) -> int:
     status = StatusWriter(
         Path(plan["folder"]) / "status.json", job_id=plan["job_id"], component="", rank=rank.number
     )
+    memory_keys: list[str] = []
     with talking(redactor, process=rank.number), interrupts.installed():
         watch_parent(plan.pop("parent"))
         try:
@@ -47,11 +48,12 @@ def run_rank(folder: Path, file: Path) -> int:
                 status=status,
                 interrupts=interrupts,
                 record=_record_nothing,
+                on_loaded=lambda found: memory_keys.extend(found.memory_keys),
             )
         except (Exception, KeyboardInterrupt) as err:
-            if not isinstance(err, SkillBankError):
+            error = explain(err, plan["spec"], plan["action"], memory_keys)
+            if not isinstance(err, SkillBankError) and not tells_all(error):
                 log.error("process %d failed", rank.number, exc_info=err)
-            error = explain(err, plan["spec"], plan["action"])
             write_json(fail_file(folder, rank.number), redactor.clean(error.to_dict()))
             return error.exit_code
     return 0

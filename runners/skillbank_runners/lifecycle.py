@@ -28,7 +28,7 @@ from skillbank.jobs.status import StatusWriter
 from skillbank.jobs.store import JobStore
 from skillbank.specs.load import load_yaml, to_yaml
 from skillbank.storage.uri import is_remote, join
-from skillbank_runners.failures import explain
+from skillbank_runners.failures import explain, tells_all
 from skillbank_runners.interrupts import Interrupts
 from skillbank_runners.redaction import Redactor
 from skillbank_runners.talk import talking
@@ -122,9 +122,9 @@ class _Course:
 
     def explained(self, error: BaseException) -> SkillBankError:
         """The error for the record, without secrets; the traceback of anything unforeseen goes to the log."""
-        if not isinstance(error, SkillBankError):
-            log.error("unforeseen error", exc_info=error)
         found = explain(error, self.spec, self.job.action, self.memory_keys)
+        if not isinstance(error, SkillBankError) and not tells_all(found):
+            log.error("unforeseen error", exc_info=error)
         if isinstance(error, KeyboardInterrupt):
             found = self.interrupts.error()
         return found

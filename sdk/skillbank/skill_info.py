@@ -51,7 +51,9 @@ class Input(_Info):
         default="keep",
         description="extract: an archive becomes the folder it holds; extract_to_parent: its parent folder",
     )
-    words: list[str] = Field(default_factory=list, description="values that are no place of their own, and so stay as they are")
+    words: list[str] = Field(
+        default_factory=list, description="values that are no place of their own, and so stay as they are"
+    )
 
 
 class Output(_Info):

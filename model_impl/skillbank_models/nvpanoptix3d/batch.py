@@ -7,9 +7,10 @@ Letters: `B` batch, `M` ground-truth segments of one image, `H W` padded input, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,6 +39,8 @@ class VolumeTarget(NamedTuple):
 class VolumeTruth:
     """Annotated volume of one image, for measures.
 
+    Loader processes hand it over in shared memory; through a pipe, the arrays would take seconds.
+
     Attributes:
         segment_map: (G, G, G) int32, 0 or the id of a segment.
         labels: class 1..12 of each id, in the order in which the measure visits them: things, then stuff.
@@ -47,6 +50,17 @@ class VolumeTruth:
     segment_map: NDArray[np.int32]
     labels: dict[int, int]
     distance: NDArray[np.float32]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_tensors, (
+            torch.from_numpy(self.segment_map),
+            self.labels,
+            torch.from_numpy(self.distance),
+        )
+
+
+def _from_tensors(segment_map: Tensor, labels: dict[int, int], distance: Tensor) -> VolumeTruth:
+    return VolumeTruth(segment_map.numpy(), labels, distance.numpy())
 
 
 @dataclass(slots=True)

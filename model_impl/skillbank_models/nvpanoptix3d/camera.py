@@ -102,11 +102,9 @@ class View:
 
     def mirrored(self, direction: Literal["horizontal", "vertical"]) -> View:
         """The view into the mirrored room: the volume is mirrored along x or y, voxel for voxel."""
-        axis = 0 if direction == "horizontal" else 1
-        origin = tuple(
-            self.grid.side - 1 - place if number == axis else place
-            for number, place in enumerate(self.origin)
-        )
+        x, y, z = self.origin
+        last = self.grid.side - 1
+        origin = (last - x, y, z) if direction == "horizontal" else (x, last - y, z)
         return replace(self, camera=self.camera.flipped(direction), origin=origin)
 
 

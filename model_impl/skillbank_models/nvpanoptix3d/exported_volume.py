@@ -1,29 +1,35 @@
 """The 3D part as a graph for other runtimes: lifted features to distances and mask embeddings of voxels.
 
 The graph is sparse: lists of voxels go in and come out, and their lengths follow from the data. A dense form
-would need 34 GB for the 512 projected channels at 256 voxels per side, 4 GB at 128; tables of neighbours as
-inputs would have to be made between the levels, since a level decides which voxels the next one has. With
-lists the graph needs the memory of the network itself, and only standard operators.
+would need 34 GB for the 512 projected channels at 256 voxels per side and 4 GB at 128. Tables of neighbours
+as inputs would have to be made between the levels, since each level decides which voxels the next one has.
+With lists the graph needs about the memory of the network itself, at any side, and only standard operators.
 
-Letters: `N` voxels, `Q` queries, `C` channels, `K` classes, `G` side of the grid.
+Letters: `N` voxels, `Q` queries, `C` channels, `K` classes, `f` base width, `o` width of the finest level,
+`G` side of the grid.
 """
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillbank_models.nvpanoptix3d import volume_graph as graph
-from skillbank_models.nvpanoptix3d.frustum_decoder import FrustumDecoder
+from skillbank_models.nvpanoptix3d.frustum_decoder import FrustumDecoder, VoxelHead
+from skillbank_models.nvpanoptix3d.frustum_encoder import CoarseGrids
 from skillbank_models.nvpanoptix3d.frustum_pruning import coarse_frustum
+from skillbank_models.nvpanoptix3d.volume_graph import Voxels
 
-__all__ = ["OUTPUTS", "ExportedVolume", "graph_inputs"]
+__all__ = ["OUTPUTS", "ExportedVolume"]
 
 OUTPUTS = ("coords", "distance", "embeds", "voxel_queries")
-SCALES = 3
 
 
 class ExportedVolume(nn.Module):
     """The frustum decoder for one image, on lists of voxels.
+
+    Inputs are not limited to `max_voxels`; all that is made of them is.
 
     Args:
         decoder: the network.
@@ -51,33 +57,107 @@ class ExportedVolume(nn.Module):
 
         Args:
             projected_coords: (N, 3) int64 x, y, z, each voxel once.
-            distance: (N, 2) or (N, 1).
+            distance: (N, 2) or (N, 1), sign and magnitude.
             appearance: (N, C).
             classes: (N, K).
             lifted_coords: (N', 3) int64.
             lifted: (N', K + 3).
-            queries: (Q, C) of the 2D decoder.
+            queries: (Q, C') of the 2D decoder.
             frustum: (G, G, G) bool.
-            scales: with `use_multi_scale` ``scale_0_coords``, ``scale_0`` and so on.
+            scales: with `use_multi_scale` ``scale_2_coords``, ``scale_2`` and so on for strides 2, 4 and 8.
 
         Returns:
-            coords (N, 3) int64 of occupied voxels, their distance to the nearest surface (N,) in voxels, their
-            mask embeddings (N, o), and the queries (Q, o) whose inner product with these is a mask logit.
+            coords (N'', 3) int64 of occupied voxels, their distance to the nearest surface (N'',) in voxels,
+            their mask embeddings (N'', o), and queries (Q, o): their inner products are mask logits.
         """
         decoder = self.decoder
-        side = decoder.side
-        projected = graph.voxels_at(distance, projected_coords, side)
-        pyramid = self._encode(
-            projected, appearance, classes, graph.voxels_at(lifted, lifted_coords, side), scales
-        )
+        projected = graph.voxels_at(distance, projected_coords, decoder.side)
+        filled = graph.voxels_at(lifted, lifted_coords, decoder.side)
+        half, quarter, grids = self._encode(projected, appearance, classes, filled, scales)
         inside = coarse_frustum(frustum[None], 4)  # (1, G/4, G/4, G/4)
-        grid, occupancy, _, _ = decoder.coarse(pyramid.grids, queries[None], inside)
-        keep = (occupancy[0] > 0.0) & inside[0]
-        keep = keep | (inside[0] & ~keep.any())
-        kept = graph.voxels_in(keep)
-        kept = kept.with_features(_read(grid[0], kept.coords))
-        parents = graph.join(kept, pyramid.quarter)
-        scores = _read(occupancy, parents.coords)[:, 0]
-        parents, scores = self._capped(parents, scores)
-        parents, scores = self._half(parents, scores, pyramid.half, coarse_frustum(frustum[None], 2)[0])
-        return self._full(parents, scores, queries, frustum)
+        grid, logits = decoder.coarse(grids, inside)
+        keep = (logits[0] > 0.0) & inside[0]
+        kept = graph.voxels_in(keep | (inside[0] & ~keep.any()))
+        parents = graph.join(kept.with_features(graph.read_grid(grid[0], kept.coords)), quarter)  # (N, 6 f)
+        scores = graph.read_grid(logits, parents.coords)[:, 0]  # (N,)
+        parents, scores = self._half(parents, scores, half, coarse_frustum(frustum[None], 2)[0])
+        return *self._full(parents, scores, frustum), decoder.fine.query(queries)
+
+    def _encode(
+        self,
+        projected: Voxels,
+        appearance: Tensor,
+        classes: Tensor,
+        lifted: Voxels,
+        scales: dict[str, Tensor],
+    ) -> tuple[Voxels, Voxels, CoarseGrids]:
+        """Side G/2, side G/4, and the full grids."""
+        encoder = self.decoder.encoder
+        parts = [
+            graph.block(projected, encoder.distance),
+            graph.block(projected.with_features(appearance), encoder.appearance),
+            graph.block(projected.with_features(classes), encoder.classes),
+        ]
+        shown = projected.with_features(torch.cat([part.features for part in parts], 1))  # (N, 3 f)
+        joined = graph.join(shown, graph.block(lifted, encoder.lifted))  # (N', 4 f)
+        half = graph.block(graph.block(joined, encoder.to_half), encoder.at_half)  # (N, f)
+        half = self._with_scale(half, scales, 2)
+        quarter = graph.block(graph.block(half, encoder.to_quarter), encoder.at_quarter)  # (N, 2 f)
+        quarter = self._with_scale(quarter, scales, 4)
+        coarsest = None
+        if encoder.scales:
+            voxels = graph.voxels_at(scales["scale_8"], scales["scale_8_coords"], self.decoder.side // 8)
+            coarsest = graph.grid_of(graph.block(voxels, encoder.scales[2]))[None]  # (1, 4 f, G/8, ., .)
+        return half, quarter, encoder.coarsen(graph.grid_of(quarter)[None], coarsest)
+
+    def _with_scale(self, x: Voxels, scales: dict[str, Tensor], stride: int) -> Voxels:
+        """Coarse features added to those of a level; voxels of either remain."""
+        encoder = self.decoder.encoder
+        if not encoder.scales:
+            return x
+        given = graph.voxels_at(scales[f"scale_{stride}"], scales[f"scale_{stride}_coords"], x.side)
+        own = x.with_features(F.pad(x.features, (0, 1), value=1.0))  # (N, C + 1)
+        joined = graph.join(own, graph.block(given, encoder.scales[stride // 4]))  # (N', 2 C + 1)
+        width = x.features.shape[1]
+        first, is_own, second = joined.features.split([width, 1, width], 1)
+        both = joined.with_features(first + second)
+        return graph.select(both, graph.best(is_own[:, 0], self.max_voxels))
+
+    def _half(
+        self, parents: Voxels, scores: Tensor, encoded: Voxels, within: Tensor
+    ) -> tuple[Voxels, Tensor]:
+        """Parents (N, 3 f) of the finest level, and how occupied each is."""
+        level = self.decoder.middle
+        x = graph.generate(self._affordable(parents, scores, within), level.up, within)
+        x = graph.block(x.with_features(F.relu(graph.norm(x.features, level.norm))), level.block)  # (N, 2 f)
+        logits = F.linear(x.features, level.occupancy.weight, level.occupancy.bias)[:, 0]  # (N,)
+        joined = graph.join(graph.select(x, _survivors(logits)), encoded)  # (N', 3 f)
+        return joined, graph.look_up(x.with_features(logits[:, None]), joined.coords, missing=-torch.inf)[
+            :, 0
+        ]
+
+    def _full(self, parents: Voxels, scores: Tensor, within: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Coordinates, distances and embeddings of occupied voxels."""
+        level = self.decoder.fine
+        x = graph.generate(self._affordable(parents, scores, within), level.up, within)  # (N, o)
+        x = x.with_features(F.relu(graph.norm(x.features, level.norm)))
+        kept = graph.select(x, _survivors(_head(x, level.occupancy)[:, 0]))
+        distance = _head(kept, level.geometry)[:, 0].clamp(0.0, level.truncation)
+        return kept.coords, distance, _head(kept, level.embed)
+
+    def _affordable(self, parents: Voxels, scores: Tensor, within: Tensor) -> Voxels:
+        """The most occupied parents: no more than are allowed, nor with more children than are allowed."""
+        best = graph.best(scores, self.max_voxels) & graph.fits(parents, scores, within, self.max_voxels)
+        return graph.select(parents, best)
+
+
+def _survivors(logits: Tensor) -> Tensor:
+    """See `frustum_pruning.survivors`."""
+    keep = logits > 0.0
+    return keep | ~keep.any()
+
+
+def _head(x: Voxels, head: VoxelHead) -> Tensor:
+    """(N, 1), or (N, o) of the embedding."""
+    y = graph.block(x.with_features(F.relu(graph.norm(x.features, head.norm))), head.block)
+    return y.features if head.out is None else graph.submanifold(y, head.out)

@@ -116,6 +116,16 @@ class SparseBlock(nn.Module):
         """(N, C_in) to (N', C_out)."""
         return self.second(self.first(x), self.kept(x))
 
+    def in_steps(self, x: SparseTensor, *, recompute: bool) -> SparseTensor:
+        """As `forward`; with `recompute` tables and activations of a step are gone before the next starts."""
+        y = run_sparse(self.first, x, recompute=recompute)  # (N', C_out)
+        kept = x if self.shortcut is None else run_sparse(self.kept, x, recompute=recompute)  # (N', C_out)
+
+        def rest(y: SparseTensor, kept: SparseTensor) -> SparseTensor:
+            return self.last(run_sparse(self.conv2, y, recompute=recompute), kept)
+
+        return run_sparse(rest, y, kept, recompute=recompute)
+
     def first(self, x: SparseTensor) -> SparseTensor:
         """(N, C_in) to (N', C_out): up to the second convolution."""
         return sparse_relu(self.norm1(self.conv1(x)))

@@ -124,7 +124,8 @@ class FrustumDecoder(nn.Module):
         pyramid = self.encoder(inputs)
         inside = coarse_frustum(frusta, 4)  # (B, G/4, G/4, G/4)
         grid, occupancy = self.coarse(pyramid.grids, inside)
-        embeds = self.coarse.embeddings(grid) if all_levels else grid[:, :0]
+        # (B, 4 f or 0, G/4, G/4, G/4)
+        embeds = self.coarse.embeddings(grid) if all_levels else grid[:, :0].clone()
         parents, scores = self._quarter_parents(grid, occupancy, inside, pyramid.quarter)
         encoded = pyramid.half
         del pyramid, grid  # they are large, and what follows is, too
@@ -242,10 +243,10 @@ class FineLevel(nn.Module):
             in_channels=in_channels, out_channels=channels, kernel=4, stride=2, bias=False
         )
         self.norm = sparse_norm(norm, channels)
-        self.occupancy = VoxelHead(channels, norm=norm, start=0.0)
+        self.occupancy = VoxelHead(channels, norm=norm, start=0.0, use_checkpoint=use_checkpoint)
         # in the middle of the range: where the clamp holds a prediction, it cannot learn
-        self.geometry = VoxelHead(channels, norm=norm, start=truncation / 2)
-        self.embed = VoxelHead(channels, norm=norm, start=None)
+        self.geometry = VoxelHead(channels, norm=norm, start=truncation / 2, use_checkpoint=use_checkpoint)
+        self.embed = VoxelHead(channels, norm=norm, start=None, use_checkpoint=use_checkpoint)
         self.query = nn.Linear(query_dim, channels)
 
     def forward(
@@ -270,8 +271,9 @@ class FineLevel(nn.Module):
 class VoxelHead(nn.Module):
     """Norm, ReLU and a residual block; then one number for each voxel, which starts near `start`."""
 
-    def __init__(self, channels: int, *, norm: Norm, start: float | None) -> None:
+    def __init__(self, channels: int, *, norm: Norm, start: float | None, use_checkpoint: bool) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.norm = sparse_norm(norm, channels)
         self.block = SparseBlock(channels, channels, norm=norm)
         self.out: SubmanifoldConv3d | None = None
@@ -282,7 +284,7 @@ class VoxelHead(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(N, o) to (N, 1), or to (N, o) without `start`."""
-        y: SparseTensor = self.block(sparse_relu(self.norm(x)))
+        y = self.block.in_steps(sparse_relu(self.norm(x)), recompute=self.use_checkpoint)
         return y if self.out is None else self.out(y)
 
 

@@ -144,11 +144,13 @@ class FrustumEncoder(nn.Module):
         """Encode the four inputs and bring their union to half the side, (N, f)."""
         recompute = self.use_checkpoint
         inputs = limit_inputs(inputs, self.lifted_occupancy, self.max_voxels)
+        # there are most of these: their neighbours are not kept for longer than they are looked at
+        lifted = SparseTensor(inputs.lifted.features, inputs.lifted.sites.without_tables())
         parts = [
             run_sparse(self.distance, inputs.distance, recompute=recompute),  # (N, f)
             self._appearance(inputs.appearance),  # (N, f)
             run_sparse(self.classes, inputs.classes, recompute=recompute),  # (N, f)
-            self._lifted(inputs.lifted),  # (N', f)
+            self.lifted.in_steps(lifted, recompute=recompute),  # (N', f)
         ]
         projected = torch.cat([part.features for part in parts[:3]], 1)  # (N, 3 f)
         return self.to_half.joined(parts[0].with_features(projected), parts[3], recompute=recompute)
@@ -163,32 +165,6 @@ class FrustumEncoder(nn.Module):
             return found.features
 
         return SparseTensor(run_dense(of_table, x.table, recompute=recompute), x.sites)
-
-    def _lifted(self, x: SparseTensor) -> SparseTensor:
-        """Encode the lifted voxels, of which there are most, (N, f).
-
-        Done in steps whose tables of neighbours and activations are gone before the next step starts, in the
-        backward pass, too.
-        """
-
-        def again(features: Tensor) -> SparseTensor:
-            return SparseTensor(features, x.sites.without_tables())
-
-        if not (self.use_checkpoint and torch.is_grad_enabled()):
-            return x.with_features(self.lifted(again(x.features)).features)
-
-        def first(features: Tensor) -> Tensor:
-            return self.lifted.first(again(features)).features
-
-        def convolved(features: Tensor) -> Tensor:
-            return self.lifted.conv2(again(features)).features
-
-        def second(features: Tensor, given: Tensor) -> Tensor:
-            z = x.with_features(run_dense(convolved, features, recompute=True))
-            return self.lifted.last(z, self.lifted.kept(x.with_features(given))).features
-
-        y = run_dense(first, x.features, recompute=True)  # (N, f)
-        return x.with_features(run_dense(second, y, x.features, recompute=True))
 
     def _with_scale(self, x: SparseTensor, inputs: FrustumInputs, level: int) -> SparseTensor:
         """Add the coarse features of a level; voxels of either remain."""

@@ -10,7 +10,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from skillbank_models.sparse.functional import keep_best, prune
+from skillbank_models.sparse.functional import best_first, keep_best, prune
 from skillbank_models.sparse.tensor import Sites, SparseTensor
 
 __all__ = ["affordable_parents", "capped", "coarse_frustum", "survivors"]
@@ -56,15 +56,15 @@ def survivors(logits: Tensor, sites: Sites) -> Tensor:
 
 
 def capped(x: SparseTensor, scores: Tensor, most: int) -> tuple[SparseTensor, Tensor]:
-    """At most `most` voxels, those with the highest scores, and their scores (N,)."""
-    if x.sites.num <= most:
+    """The voxels with the highest scores, an equal share of `most` in each image, and their scores (N,)."""
+    if x.sites.num <= most // x.sites.batch_size:
         return x, scores
     keep = keep_best(scores, x.sites, most)
     return prune(x, keep), scores[keep]
 
 
 def affordable_parents(sites: Sites, scores: Tensor, within: Tensor, most: int) -> Tensor | None:
-    """Parents whose children are no more than `most`, those with the highest scores first.
+    """Parents whose children are no more than an equal share of `most` in each image, highest scores first.
 
     Children are counted, not made: those of neighbours coincide, so their number follows from the place of
     the parents. The voxels 2 p + {0..3} of a parent p are the eighths of the cells p + {0, 1}.
@@ -78,10 +78,10 @@ def affordable_parents(sites: Sites, scores: Tensor, within: Tensor, most: int) 
     Returns:
         (N,) bool, or None when all of them are.
     """
-    if sites.num * CHILDREN <= most:
+    if sites.num * CHILDREN <= most // sites.batch_size:
         return None
     side, number, device = sites.side, sites.num, sites.device
-    order = scores.argsort(descending=True, stable=True)
+    order, starts = best_first(scores, sites)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(number, device=device)
     image, *place = sites.coords.long().unbind(1)
@@ -95,4 +95,6 @@ def affordable_parents(sites: Sites, scores: Tensor, within: Tensor, most: int) 
         first.scatter_reduce_(0, torch.where(inside, cell, own), rank, "amin")
     children = within.view(-1, side, 2, side, 2, side, 2).sum(dim=(2, 4, 6)).flatten()  # (B S S S)
     new = torch.zeros(number + 1, dtype=torch.long, device=device).index_add(0, first, children)
-    return new[:number].cumsum(0)[rank] <= most
+    total = new.cumsum(0)[rank]  # (N,), of the parents up to this one, of all images so far
+    before = torch.cat([new.new_zeros(1), new.cumsum(0)])[starts][image]  # (N,), of earlier images
+    return total - before <= most // sites.batch_size

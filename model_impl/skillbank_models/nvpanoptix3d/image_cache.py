@@ -14,6 +14,7 @@ import pickle
 import secrets
 from collections.abc import Sequence
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,21 @@ __all__ = ["ImageCache"]
 log = logging.getLogger(__name__)
 
 _BROKEN = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError)
+# what decides the outputs and changes the shape of no weight
+_SETTINGS = (
+    "model.backbone.vggt.image_width",
+    "model.backbone.vggt.num_heads",
+    "model.backbone.vggt.intermediate_layers",
+    "model.backbone.vggt.camera_rounds",
+    "model.sem_seg_head.norm",
+    "model.mask_former.nheads",
+    "model.mask_former.pre_norm",
+    "model.mask_former.size_divisibility",
+    "model.compat.depth_features",
+    "model.compat.occupancy_head",
+    "dataset.reduced_target_size",
+    "train.precision",
+)
 _HALVED = ("mask_features", "depth_features", "occupancy")
 
 
@@ -38,11 +54,13 @@ class ImageCache:
     Args:
         folder: where the files are; made when needed.
         settings: text of the settings that decide what the outputs are, besides weights and images.
+        with_levels: the maps of the pixel decoder are wanted, too.
     """
 
-    def __init__(self, folder: Path, settings: str = "") -> None:
+    def __init__(self, folder: Path, settings: str, *, with_levels: bool) -> None:
         self._folder = folder
-        self._settings = settings
+        self._settings = f"{settings} levels={with_levels}"
+        self._with_levels = with_levels
         self._mark: str | None = None
 
     @staticmethod
@@ -58,11 +76,15 @@ class ImageCache:
                 ", ".join(reasons),
             )
             return None
-        settings = f"{spec.model.model_dump_json()} {spec.dataset.target_size} {spec.train.precision}"
-        return ImageCache(Path(folder) / "images", settings)
+        settings = " ".join(f"{key}={attrgetter(key)(spec)}" for key in _SETTINGS)
+        with_levels = spec.model.frustum3d.use_multi_scale
+        return ImageCache(Path(folder) / "images", settings, with_levels=with_levels)
 
     def outputs(self, batch: SceneBatch, model: nn.Module) -> ImageOutput:
-        """Outputs of a batch, read where all of its images are known, else computed and kept."""
+        """Outputs of a batch, read where all of its images are known, else computed and kept.
+
+        Computed outputs are rounded as kept ones are, so that every epoch sees the same.
+        """
         if self._mark is None:
             self._mark = fingerprint(model, self._settings)
             log.info("2D outputs are kept in %s", self._folder / self._mark)
@@ -76,10 +98,12 @@ class ImageCache:
         if len(known) == len(paths):
             return _joined(known)
         output: ImageOutput = model(batch.images, all_layers=False, sizes=batch.sizes)
-        for place, path in enumerate(paths):
-            if found[place] is None:
-                _write(path, _parts(output, place))
-        return output
+        made = [_parts(output, place, with_levels=self._with_levels) for place in range(len(paths))]
+        for path, before, parts in zip(paths, found, made, strict=True):
+            if before is None:
+                _write(path, parts)
+        device = batch.images.device
+        return _joined([{name: item.to(device) for name, item in parts.items()} for parts in made])
 
     def _path(self, image: Path, sizes: Sequence[int]) -> Path:
         """File of an image, another one when the image has changed, by its length and time."""
@@ -101,7 +125,7 @@ def augmentations(settings: Any) -> list[str]:
     return [name for name, is_on in found.items() if is_on]
 
 
-def fingerprint(model: nn.Module, settings: str = "") -> str:
+def fingerprint(model: nn.Module, settings: str) -> str:
     """Text that is the same for the same weights of the 2D part, used in the same way."""
     digest = hashlib.sha256(settings.encode())
     for name, item in model.state_dict().items():
@@ -111,7 +135,7 @@ def fingerprint(model: nn.Module, settings: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def _parts(output: ImageOutput, place: int) -> dict[str, Any]:
+def _parts(output: ImageOutput, place: int, *, with_levels: bool) -> dict[str, Tensor]:
     predictions = output.predictions
     tensors = {
         "class_logits": predictions.class_logits[-1:, place],
@@ -122,14 +146,19 @@ def _parts(output: ImageOutput, place: int) -> dict[str, Any]:
         "depth_features": output.depth_features[place],
         "pose": output.pose[place],
         "occupancy": output.occupancy[place],
-        "level_0": output.levels[0][place],
-        "level_1": output.levels[1][place],
-        "level_2": output.levels[2][place],
     }
+    if with_levels:
+        tensors |= {f"level_{number}": level[place] for number, level in enumerate(output.levels)}
     return {
-        name: (item.half() if name in _HALVED or name.startswith("level") else item.float()).cpu().clone()
+        name: _small(item) if name in _HALVED or name.startswith("level") else item.float().cpu().clone()
         for name, item in tensors.items()
     }
+
+
+def _small(x: Tensor) -> Tensor:
+    """In 16 bits, unless a number is too large for them."""
+    half = x.half().cpu()
+    return half if bool(torch.isfinite(half).all()) else x.float().cpu().clone()
 
 
 def _joined(items: list[dict[str, Tensor]]) -> ImageOutput:
@@ -148,7 +177,7 @@ def _joined(items: list[dict[str, Tensor]]) -> ImageOutput:
         depth_features=stack("depth_features"),
         pose=stack("pose"),
         occupancy=stack("occupancy"),
-        levels=[stack(f"level_{number}") for number in range(3)],
+        levels=[stack(name) for name in sorted(items[0]) if name.startswith("level")],
     )
 
 

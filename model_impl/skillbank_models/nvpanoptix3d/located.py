@@ -39,7 +39,7 @@ def locate(
         pose: (B, 9) of the camera head.
         spec: of the inference.
         camera_is_trained: whether the camera head has weights that mean something.
-        is_first: this is the first batch; a warning that holds for all is given once.
+        is_first: no batch before had unknown cameras; what holds for all of them is said once.
     """
     known = batch.cameras_known or (True,) * len(batch.views)
     views = list(batch.views)

@@ -207,7 +207,8 @@ class _Masks:
         numbers = torch.arange(queries, device=device)
         if queries > self._count:
             numbers = numbers[voters]  # a wait for the device, which spares work on what does not vote
-        for some in numbers.split(self._count):
+        for start in range(0, len(numbers), self._count):
+            some = numbers[start : start + self._count]
             found = self._with(found, some, voters[some])
         return found
 

@@ -30,7 +30,7 @@ from skillbank_models.nvpanoptix3d.model import build_model
 from skillbank_models.nvpanoptix3d.outputs import FrustumOutput, ImageOutput, MergedImage, Scene
 from skillbank_models.nvpanoptix3d.scene_results import flat_results, image_scenes, volume_scenes
 from skillbank_models.nvpanoptix3d.scene_writer import SceneWriter
-from skillbank_models.nvpanoptix3d.shapeless import OF_IMAGES, OF_VOLUMES
+from skillbank_models.nvpanoptix3d.shapeless import OF_IMAGES, OF_VOLUMES, SCALE
 from skillbank_models.nvpanoptix3d.vggt.blocks import Block
 from skillbank_models.weights.checkpoint_facts import stored_categories
 from skillbank_models.weights.files import FACTS
@@ -80,6 +80,7 @@ class NVPanoptix3DModule(pl.LightningModule):
         self._measures: _Measures | None = None
         self._writer: SceneWriter | None = None
         self._flat_writer: ResultWriter | None = None
+        self._told_of_cameras = False
         self._written: list[tuple[Path, str]] = []
 
     def _frozen(self) -> list[nn.Module]:
@@ -133,6 +134,7 @@ class NVPanoptix3DModule(pl.LightningModule):
         facts = OF_IMAGES.of(self.spec, self.categories, **more)
         if self.is_3d:
             facts["settings"] |= OF_VOLUMES.of(self.spec, self.categories)["settings"]
+            facts["settings"][SCALE] = self.spec.model.frustum3d.grid_dimensions
         checkpoint[FACTS] = facts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -174,13 +176,15 @@ class NVPanoptix3DModule(pl.LightningModule):
     def predict_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Write the results of a batch."""
         batch, image = self._predict(batch)
+        known = batch.cameras_known
         batch = locate(
             batch,
             image.pose,
             self.spec,
             camera_is_trained=self.camera_is_trained,
-            is_first=batch_idx == 0,
+            is_first=not self._told_of_cameras,
         )
+        self._told_of_cameras |= not all(known)
         names = zip(batch.file_names, batch.image_ids, strict=True)
         if self._flat_writer is not None:
             mode, topk = self.spec.inference.mode, self.spec.model.test_topk_per_image

@@ -87,7 +87,7 @@ def _read(path: Path, mark: NDArray[np.int64]) -> Arrays | None:
             if not np.array_equal(archive[_SOURCE], mark):
                 return None
             return {name: archive[name] for name in archive.files if name != _SOURCE}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter is told when it is written
         return None
     except BROKEN_ARCHIVE as error:
         log.warning("%s is damaged and is made again: %s", path, error)

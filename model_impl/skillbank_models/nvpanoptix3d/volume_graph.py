@@ -18,6 +18,7 @@ from torch import Tensor
 
 from skillbank_models.nvpanoptix3d.frustum_blocks import SparseBlock
 from skillbank_models.sparse.layers import (
+    EPSILON,
     GenerativeConv3d,
     SparseInstanceNorm,
     SparseLinear,
@@ -28,11 +29,15 @@ from skillbank_models.sparse.layers import (
 
 __all__ = [
     "Voxels",
+    "best",
     "block",
+    "fits",
     "generate",
     "grid_of",
     "join",
+    "look_up",
     "norm",
+    "read_grid",
     "select",
     "submanifold",
     "voxels_at",
@@ -96,6 +101,43 @@ def select(x: Voxels, keep: Tensor) -> Voxels:
     return voxels_at(x.features[row], x.coords[row], x.side)
 
 
+def read_grid(grid: Tensor, coords: Tensor) -> Tensor:
+    """Values (N, C) of a grid (C, S, S, S) at coordinates (N, 3)."""
+    side = grid.shape[-1]
+    x, y, z = coords.unbind(1)
+    return grid.flatten(1).t()[(x * side + y) * side + z]
+
+
+def look_up(x: Voxels, coords: Tensor, *, missing: float) -> Tensor:
+    """Features (M, C) at coordinates (M, 3); `missing` where no voxel is."""
+    return F.pad(x.features, (0, 0, 1, 0), value=missing)[x.table[_places(coords, x.side)].long()]
+
+
+def best(scores: Tensor, most: int) -> Tensor:
+    """The `most` highest scores (N,), the first of equal ones; (N,) bool."""
+    return _ranks(scores) < most
+
+
+def fits(x: Voxels, scores: Tensor, within: Tensor, most: int) -> Tensor:
+    """Parents (N,) bool with at most `most` children in (2 S, 2 S, 2 S) bool, best first.
+
+    See `frustum_pruning.affordable_parents`. Here the best parent of a cell is the least of eight shifted
+    grids, as not all runtimes can scatter the least of several values.
+    """
+    side, number = x.side, scores.shape[0]
+    rank = _ranks(scores)
+    padded = torch.full_like(x.table, number).scatter(0, _places(x.coords, side), rank.int())
+    grid = padded.view(*(side + BEFORE + BEHIND,) * 3)
+    first = grid
+    for axis in range(3):
+        first = torch.minimum(first, first.roll(1, axis))
+    own = slice(BEFORE, BEFORE + side)
+    children = within.view(*(side, 2) * 3).int().sum((1, 3, 5))  # (S, S, S)
+    new = torch.zeros(number + 1, dtype=torch.int32, device=rank.device)
+    new = new.scatter_add(0, first[own, own, own].flatten().long(), children.flatten().int())
+    return new[:-1].cumsum(0)[rank] <= most
+
+
 def block(x: Voxels, layer: SparseBlock) -> Voxels:
     """A residual block."""
     if isinstance(layer.conv1, StridedConv3d):
@@ -130,9 +172,11 @@ def generate(x: Voxels, layer: GenerativeConv3d, within: Tensor) -> Voxels:
     A child reads two parents along each axis. Each parent goes through all 64 taps at once, and the children
     pick their eight products.
     """
-    cells = _inner(x.table, x.side) > 0  # (S, S, S)
+    grid = (x.table > 0).view(*(x.side + BEFORE + BEHIND,) * 3)
     for axis in range(3):
-        cells = cells | F.pad(cells, _before(axis)).narrow(axis, 0, x.side)
+        grid = grid | grid.roll(1, axis)  # what comes round lands behind the grid's own cells or before them
+    own = slice(BEFORE, BEFORE + x.side)
+    cells = grid[own, own, own]  # (S, S, S)
     wide = cells.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)  # (2 S, 2 S, 2 S)
     y = voxels_in(wide & within)
     width = layer.weight.shape[2]
@@ -152,7 +196,7 @@ def norm(x: Tensor, layer: SparseInstanceNorm | SparseVoxelNorm) -> Tensor:
     """Norm of one image's voxels, (N, C) to the same shape."""
     axis = 0 if isinstance(layer, SparseInstanceNorm) else 1
     away = x - x.mean(axis, keepdim=True)
-    scaled = away * torch.rsqrt(away.square().mean(axis, keepdim=True) + layer.eps)
+    scaled = away * torch.rsqrt(away.square().mean(axis, keepdim=True) + EPSILON)
     if isinstance(layer, SparseInstanceNorm) and layer.weight is not None:
         return scaled * layer.weight + layer.bias
     return scaled
@@ -207,6 +251,8 @@ def _rows(features: Tensor, numbers: Tensor) -> Tensor:
     return F.pad(features, (0, 0, 1, 0))[numbers.long()]
 
 
-def _before(axis: int) -> tuple[int, ...]:
-    """Padding of one cell before the first along an axis, as `torch.nn.functional.pad` counts."""
-    return (0, 0) * (2 - axis) + (1, 0)
+def _ranks(scores: Tensor) -> Tensor:
+    """Place of each score (N,) in descending order, (N,) int64."""
+    # the exporter knows no stable sort; of equal scores ONNX takes the first, as torch does on a CPU
+    order = scores.sort(descending=True).indices
+    return torch.zeros_like(order).scatter(0, order, torch.arange(scores.shape[0], device=scores.device))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from skillbank.errors import InvalidValueError
 from skillbank_models.nvpanoptix3d.backbone_weights import load_backbone
 from skillbank_models.nvpanoptix3d.graph_facts import mark_of
-from skillbank_models.nvpanoptix3d.shapeless import OF_IMAGES, OF_VOLUMES
+from skillbank_models.nvpanoptix3d.shapeless import OF_IMAGES, OF_VOLUMES, SCALE
 from skillbank_models.weights.checkpoint_facts import CheckpointFacts
 from skillbank_models.weights.files import FACTS, ForeignWeights, read_tensors
 from skillbank_models.weights.matching import compare, load_matching
@@ -141,8 +141,23 @@ def _load(
         )
     for facts in _facts(parts):
         facts.check(found.marks, spec, path, key)
+    if VOLUME_PARTS[0] in parts:
+        _tell_scale(found, path, key, spec)
     load_matching(network, tensors, what=str(path), key=key, min_share=0.0)
     log.info("%s: loaded %d of %d tensors of %s", path, len(report.loaded), len(wanted), ", ".join(parts))
+
+
+def _tell_scale(found: ForeignWeights, path: Path, key: str, spec: Any) -> None:
+    facts = found.marks.get(FACTS)
+    settings = facts.get("settings") if isinstance(facts, Mapping) else None
+    side = settings.get(SCALE) if isinstance(settings, Mapping) else None
+    now = spec.model.frustum3d.grid_dimensions
+    if side is not None and side != now:
+        log.warning(
+            "%s: the 3D part of %s learnt with %s=%s and now works with %s, where a voxel has another size; "
+            "it has to be trained on before its results mean something",
+            key, path, SCALE, side, now,
+        )  # fmt: skip
 
 
 def _facts(parts: Sequence[str]) -> list[CheckpointFacts]:

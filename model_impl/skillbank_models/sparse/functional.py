@@ -16,7 +16,17 @@ from skillbank.errors import ShapeError
 from skillbank_models.sparse.kernel_maps import coarse_sites, kept_scaling_map
 from skillbank_models.sparse.tensor import Sites, SparseTensor, linear_keys, unique_keys
 
-__all__ = ["from_dense", "keep_best", "lookup", "max_pool", "prune", "sample_dense", "to_dense", "union"]
+__all__ = [
+    "best_first",
+    "from_dense",
+    "keep_best",
+    "lookup",
+    "max_pool",
+    "prune",
+    "sample_dense",
+    "to_dense",
+    "union",
+]
 
 POOL_BLOCK = 2**22  # gathered numbers at a time
 
@@ -124,12 +134,22 @@ def max_pool(x: SparseTensor, *, kernel: int = 3, stride: int = 2) -> SparseTens
 
 
 def keep_best(scores: Tensor, sites: Sites, most: int) -> Tensor:
-    """The `most` voxels with the highest scores (N,), or all of them if there are no more; (N,) bool.
+    """The voxels with the highest scores (N,), at most an equal share of `most` in each image; (N,) bool.
 
-    Among equal scores the voxel that comes first in `sites` is kept, so the choice is the same in every run.
+    What an image keeps does not depend on what others of its batch look like. Among equal scores the voxel
+    that comes first in `sites` is kept, so the choice is the same in every run.
     """
-    keep = torch.ones(sites.num, dtype=torch.bool, device=scores.device)
-    if sites.num > most:
-        order = scores.detach().argsort(descending=True, stable=True)
-        keep[order[most:]] = False
+    if sites.num <= most // sites.batch_size:
+        return torch.ones(sites.num, dtype=torch.bool, device=scores.device)
+    order, starts = best_first(scores, sites)
+    place = torch.arange(sites.num, device=scores.device) - starts[sites.coords[order, 0].long()]  # (N,)
+    keep = torch.empty(sites.num, dtype=torch.bool, device=scores.device)
+    keep[order] = place < most // sites.batch_size
     return keep
+
+
+def best_first(scores: Tensor, sites: Sites) -> tuple[Tensor, Tensor]:
+    """Rows by image, in an image by falling score, (N,); and where each image begins there, (B,)."""
+    order = scores.detach().argsort(descending=True, stable=True)
+    order = order[sites.coords[order, 0].argsort(stable=True)]  # (N,)
+    return order, sites.counts.cumsum(0) - sites.counts

@@ -187,7 +187,7 @@ class Frustum3d(StrictModel):
         ge=1, unit="voxel",
     )  # fmt: skip
     max_voxels: int = setting(
-        700000, "Most voxels of a batch at one resolution; above it the most occupied are kept.",
+        700000, "Most voxels of a batch at one resolution, shared evenly by its images; occupied ones stay.",
         ge=1, unit="voxel",
     )  # fmt: skip
     signed_channel: int = setting(

@@ -139,6 +139,12 @@ def _increasing(values: Sequence[float]) -> str | None:
     return None if low < high else f"{low:g} is not below {high:g}; the first value must be the smaller one"
 
 
+def _clipped(truncation: float, clip: Sequence[float]) -> str | None:
+    if truncation <= clip[1]:
+        return None
+    return f"{truncation:g} is above {clip[1]:g}, where the distances to learn from end"
+
+
 def _onnx_file(path: str | None) -> str | None:
     if not path or path.lower().endswith(".onnx"):
         return None
@@ -258,6 +264,11 @@ _RULES = (
             else f"{list(depth)} (height, width) is not {list(plane)} (width, height) the other way round"
         ),
         hint="set dataset.reduced_target_size alone; depth_size follows it",
+    ),
+    Rule(
+        keys=("model.frustum3d.truncation", "dataset.truncation_range"),
+        check=_clipped,
+        hint="lower model.frustum3d.truncation or raise the second value of dataset.truncation_range",
     ),
     Rule(keys=("dataset.truncation_range",), check=_increasing, hint="the default is [0.0, 12.0]"),
     Rule(

@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
-from skillbank.errors import InvalidValueError, OutOfMemoryError, RuntimeMissingError, StorageError
+from skillbank.errors import (
+    InvalidValueError,
+    OutOfMemoryError,
+    RuntimeMissingError,
+    ShapeError,
+    StorageError,
+)
 from skillbank_runners.failures import explain, memory_hint, writer_refusal
 
 SPEC: dict[str, Any] = {
@@ -108,4 +115,32 @@ def test_anything_else_is_our_bug_with_type_and_message() -> None:
 
 def test_an_error_of_ours_stays_as_it_is() -> None:
     error = InvalidValueError("x")
+    assert explain(error, SPEC, "train") is error
+
+
+class Refusing(Dataset[int]):
+    """A data set whose files are damaged."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, place: int) -> int:
+        try:
+            raise KeyError("mask")
+        except KeyError as error:
+            raise ShapeError("a.npz: 3 x 4\nand more", hint="write it again", key="a.npz") from error
+
+
+def test_an_error_of_a_loader_process_is_told_as_it_was_there() -> None:
+    """Torch makes a message of the whole traceback, and leaves out the hint."""
+    with pytest.raises(ShapeError) as caught:
+        next(iter(DataLoader(Refusing(), num_workers=1)))
+    found = explain(caught.value, SPEC, "train")
+    assert type(found) is ShapeError
+    assert found.message == "a.npz: 3 x 4\nand more"
+    assert found.hint == "write it again"
+
+
+def test_an_error_of_this_process_stays_as_it_is() -> None:
+    error = InvalidValueError("Caught in the act", hint="h", key="k", value=3)
     assert explain(error, SPEC, "train") is error

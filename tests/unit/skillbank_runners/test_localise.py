@@ -57,6 +57,15 @@ def test_plain_paths_and_file_uris_become_paths(tmp_path: Path, storage: Storage
     assert spec["dataset"]["many"][0].startswith("file://")  # type: ignore[index]
 
 
+def test_words_of_a_key_are_no_places(tmp_path: Path, storage: Storage) -> None:
+    rules = info(inference__camera=Input(type="file", words=["known"]))
+    assert fetch_inputs({"inference": {"camera": "known"}}, rules, storage) == {
+        "inference": {"camera": "known"}
+    }
+    with pytest.raises(MissingFilesError):
+        fetch_inputs({"inference": {"camera": "unknown"}}, rules, storage)
+
+
 def test_keys_are_found_behind_lists(tmp_path: Path, storage: Storage) -> None:
     (tmp_path / "a.txt").write_text("a")
     spec = {"dataset": {"sources": [{"file": f"file://{tmp_path}/a.txt"}, {"other": 1}]}}

@@ -88,6 +88,22 @@ def test_only_files_and_folders_of_the_action_are_touched() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("inference.intrinsics", "camera.txt", "/srv/here/camera.txt"),
+        ("inference.intrinsics", "camera_head", "camera_head"),
+        ("inference.intrinsics", "dataset", "dataset"),
+        ("dataset.frustum_mask_path", "mask.npz", "/srv/here/mask.npz"),
+        ("dataset.frustum_mask_path", "meta/frustum_mask.npz", "meta/frustum_mask.npz"),
+    ],
+)
+def test_words_that_are_no_places(key: str, value: str, expected: str) -> None:
+    """The documented frustum mask is looked for in the data set."""
+    info = load_skill_info(network("nvpanoptix3d"))
+    assert absolute_places({key: value}, info, "inference", HERE) == {key: expected}
+
+
 def test_lists_of_places() -> None:
     info = load_skill_info(network("oneformer"))
 

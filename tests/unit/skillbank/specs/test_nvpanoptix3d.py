@@ -286,6 +286,7 @@ def test_a_followed_default_says_what_it_follows() -> None:
         ({"train.num_epochs": 2, "train.checkpoint_interval": 3}, "checkpoint_interval.*3.*2"),
         ({"dataset.depth_min": 7.0}, "depth_min.*7 m.*6 m"),
         ({"dataset.truncation_range": [12.0, 3.0]}, "truncation_range.*12.*3"),
+        ({"model.frustum3d.truncation": 13.0}, "truncation.*13 is above 12"),
         ({"dataset.num_thing_classes": 13}, "num_thing_classes.*13 things.*13 classes"),
         ({"model.mask_former.nheads": 7}, "hidden_dim.*256.*7"),
         ({"dataset.augmentation.train_min_size": [240, 900]}, "train_min_size.*900.*768"),

@@ -36,20 +36,23 @@ def test_as_many_best_parents_as_their_children_fit(most: int) -> None:
     x, scores, within = parents()
     keep = affordable_parents(x.sites, scores, within, most)
     assert keep is not None
-    order = scores.argsort(descending=True, stable=True)
-    number = int(keep.sum())
-    assert keep[order[:number]].all()  # the best ones
-    made = children(prune(x, keep), within)
-    assert made <= most
-    more = torch.zeros_like(keep)
-    more[order[: number + 1]] = True
-    assert children(prune(x, more), within) > most  # one more would be too many
+    for image in range(2):
+        here = x.coords[:, 0] == image
+        order = torch.where(here, scores, -torch.inf).argsort(descending=True, stable=True)
+        order = order[here[order]]
+        number = int(keep[here].sum())
+        assert keep[order[:number]].all()  # the best ones
+        assert children(prune(x, keep & here), within) <= most // 2
+        more = torch.zeros_like(keep)
+        more[order[: number + 1]] = True
+        assert children(prune(x, more), within) > most // 2  # one more would be too many
 
 
 def test_all_parents_when_there_is_room() -> None:
     x, scores, within = parents()
-    assert affordable_parents(x.sites, scores, within, 64 * x.sites.num) is None
-    keep = affordable_parents(x.sites, scores, within, children(x, within))
+    assert affordable_parents(x.sites, scores, within, 2 * 64 * x.sites.num) is None
+    room = max(children(prune(x, x.coords[:, 0] == image), within) for image in range(2))
+    keep = affordable_parents(x.sites, scores, within, 2 * room)
     assert keep is not None
     assert keep.all()
 
@@ -60,7 +63,7 @@ def test_survivors_are_the_likely_ones_or_all_of_an_image() -> None:
 
 
 def test_the_best_are_kept_with_their_scores() -> None:
-    x, scores, _ = parents()
+    x, scores, _ = parents(images=1)
     kept, values = capped(x, scores, 5)
     assert sorted(values.tolist(), reverse=True) == scores.sort(descending=True).values[:5].tolist()
     assert kept.sites.num == 5

@@ -93,6 +93,14 @@ def test_backproject_and_back(factor):
     assert torch.equal(backproject(torch.zeros(2, 3), FRONT3D_CAMERA), torch.zeros(2, 3, 3))
 
 
+def test_a_single_pixel_seen_large_again():
+    """Of a side of one pixel only the ends are known; the middle stays in the middle."""
+    small = FRONT3D_CAMERA.scaled(1, 1)
+    large = small.scaled(160, 120)
+    assert (large.fx, large.fy) == pytest.approx((FRONT3D_CAMERA.fx / 2, FRONT3D_CAMERA.fy / 2))
+    assert (large.cx, large.cy) == (79.5, 59.5)
+
+
 def test_camera_from_any_matrix():
     three = FRONT3D_CAMERA.matrix()
     four = np.eye(4)

@@ -149,3 +149,13 @@ def test_keep_best():
     assert keep_best(scores, sites, 6).all()
     assert keep_best(scores, sites, 100).all()
     assert keep_best(scores[:0], random_sites(8, 2, 0.0), 3).shape == (0,)
+
+
+def test_an_image_keeps_the_same_whatever_is_beside_it():
+    alone = Sites.of(torch.tensor([[0, 0, 0, z] for z in range(6)]), 8, 1)
+    both = Sites.of(torch.tensor([[image, 0, 0, z] for image in (0, 1) for z in range(6)]), 8, 2)
+    scores = torch.tensor([0.5, 2.0, -1.0, 2.0, 0.5, 0.1])
+    for others in (scores + 100, scores - 100):
+        found = keep_best(torch.cat([others, scores]), both, 5)
+        assert found[6:].tolist() == keep_best(scores, alone, 2).tolist()
+        assert int(found[:6].sum()) == 2
