@@ -14,8 +14,12 @@ __all__ = ["talking"]
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-# Lightning asks torch in a way that newer versions of torch call deprecated; nothing can be done here.
-_NOT_OURS = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
+_HARMLESS = (
+    # Lightning asks torch in a way that newer versions of torch call deprecated; nothing can be done here
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # Lightning on frozen parts, which evaluate on purpose
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+)
 
 _TALKATIVE = frozenset({"boto3", "botocore", "s3transfer", "urllib3"})
 
@@ -30,7 +34,8 @@ def talking(redactor: Redactor, *, process: int = 0) -> Iterator[None]:
     root = logging.getLogger()
     before = root.level
     with redactor.guarding_output(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_NOT_OURS)
+        for message in _HARMLESS:
+            warnings.filterwarnings("ignore", message=message)
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter(f"[process {process}] {_FORMAT}" if process else _FORMAT))
         handler.addFilter(_is_of_interest)

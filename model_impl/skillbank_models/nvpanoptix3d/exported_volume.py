@@ -23,7 +23,7 @@ from skillbank_models.nvpanoptix3d.volume_graph import Voxels
 
 __all__ = ["OUTPUTS", "ExportedVolume"]
 
-OUTPUTS = ("coords", "distance", "embeds", "voxel_queries")
+OUTPUTS = ("voxel_coords", "voxel_distance", "voxel_embeds", "voxel_queries")
 
 
 class ExportedVolume(nn.Module):

@@ -210,13 +210,15 @@ def run_sparse(part: Callable[..., SparseTensor], *inputs: SparseTensor, recompu
     """
     if not (recompute and torch.is_grad_enabled()):
         return part(*inputs)
+    # not the inputs themselves: what a function refers to is not dropped where steps are nested
+    places = [given.sites for given in inputs]
     found: list[Sites] = []
 
     def of_features(*features: Tensor) -> Tensor:
-        own = {given.sites: given.sites.without_tables() for given in inputs}
-        again = [SparseTensor(rows, own[given.sites]) for rows, given in zip(features, inputs, strict=True)]
+        own = {sites: sites.without_tables() for sites in places}
+        again = [SparseTensor(rows, own[sites]) for rows, sites in zip(features, places, strict=True)]
         result = part(*again)
-        known = [given.sites for given in inputs if own[given.sites] is result.sites]
+        known = [sites for sites in places if own[sites] is result.sites]
         found[:] = known or [result.sites]
         return result.features
 

@@ -194,7 +194,7 @@ class FrustumCriterion(nn.Module):
 def _by_image(x: SparseTensor) -> list[_Rows]:
     """Voxels of each image."""
     sizes = x.sites.sizes
-    parts = zip(x.features.split(sizes), x.coords[:, 1:].split(sizes), strict=True)
+    parts = zip(torch.split(x.features, sizes), torch.split(x.coords[:, 1:], sizes), strict=True)
     return [_Rows(values, coords, x.side) for values, coords in parts]
 
 
@@ -228,8 +228,13 @@ def _check(
     counts: Sequence[int],
 ) -> None:
     images = len(output.occupancy)
-    given = {"targets": targets, "matches": matches, "weights": weights, "counts": counts}
-    wrong = [f"{len(found)} {name}" for name, found in given.items() if len(found) != images]
+    given = {
+        "targets": len(targets),
+        "matches": len(matches),
+        "weights": len(weights),
+        "counts": len(counts),
+    }
+    wrong = [f"{number} {name}" for name, number in given.items() if number != images]
     if wrong:
         raise ShapeError(
             f"losses in 3D: {', '.join(wrong)} for a batch of {images} images; one for each is needed",

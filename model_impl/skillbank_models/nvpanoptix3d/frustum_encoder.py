@@ -160,11 +160,13 @@ class FrustumEncoder(nn.Module):
         if isinstance(x, SparseTensor):
             return run_sparse(self.appearance, x, recompute=recompute)
 
+        rows, sites = x.rows, x.sites
+
         def of_table(table: Tensor) -> Tensor:
-            found: SparseTensor = self.appearance(SharedFeatures(table, x.rows, x.sites.without_tables()))
+            found: SparseTensor = self.appearance(SharedFeatures(table, rows, sites.without_tables()))
             return found.features
 
-        return SparseTensor(run_dense(of_table, x.table, recompute=recompute), x.sites)
+        return SparseTensor(run_dense(of_table, x.table, recompute=recompute), sites)
 
     def _with_scale(self, x: SparseTensor, inputs: FrustumInputs, level: int) -> SparseTensor:
         """Add the coarse features of a level; voxels of either remain."""
@@ -173,7 +175,7 @@ class FrustumEncoder(nn.Module):
         coarse = run_sparse(self.scales[level], inputs.scales[level], recompute=self.use_checkpoint)
         own = x.with_features(torch.cat([x.features, torch.ones_like(x.features[:, :1])], 1))  # (N, C + 1)
         joined = union([own, coarse])  # (N', 2 C + 1)
-        first, is_own, second = joined.features.split([x.features.shape[1], 1, x.features.shape[1]], 1)
+        first, is_own, second = torch.split(joined.features, [x.features.shape[1], 1, x.features.shape[1]], 1)
         both, _ = capped(joined.with_features(first + second), is_own[:, 0].detach(), self.max_voxels)
         return both  # (N', C)
 
@@ -262,7 +264,7 @@ def _strided(
     widths = [part.features.shape[1] for part in parts]
     found = [
         run_dense(partial(of_part, sites=part.sites), part.features, weight, recompute=recompute)
-        for part, weight in zip(parts, layer.weight.split(widths, 1), strict=True)
+        for part, weight in zip(parts, torch.split(layer.weight, widths, 1), strict=True)
     ]
     return SparseTensor(sum(found[1:], start=found[0]), cells)  # (N', C_out)
 

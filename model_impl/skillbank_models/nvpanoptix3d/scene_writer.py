@@ -175,7 +175,7 @@ class SceneWriter:
             write_rows(index, {"images": images, "categories": categories_json(self.categories)})
             sizes = [place.length for place in places]
             write_pages(self.folder, title=self._title, sizes=sizes, records=self._records.read(places))
-            log.info("wrote %d scenes, to be seen in %s", len(places), page)
+            log.info("scenes written: %d, to be seen in %s", len(places), page)
             self._records.remove()
         self._records.wait()
         return [(index, "predictions"), (page, "report")]

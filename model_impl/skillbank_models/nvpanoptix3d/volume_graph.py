@@ -44,6 +44,7 @@ __all__ = [
     "voxels_in",
 ]
 
+AT_ONCE = 9  # taps that are multiplied together: few nodes in a graph, and 9 rows for each voxel in memory
 BEFORE, BEHIND = 1, 2  # cells around a grid, so that look-ups of a kernel of 3 or 4 never leave it
 
 
@@ -91,26 +92,27 @@ def join(first: Voxels, second: Voxels) -> Voxels:
     """Voxels of either, with the channels of both."""
     found = voxels_in((_inner(first.table, first.side) > 0) | (_inner(second.table, first.side) > 0))
     places = _places(found.coords, found.side)
-    parts = [_rows(part.features, part.table[places]) for part in (first, second)]
+    parts = [_rows(part.features, part.table.index_select(0, places)) for part in (first, second)]
     return found.with_features(torch.cat(parts, 1))
 
 
 def select(x: Voxels, keep: Tensor) -> Voxels:
     """Those voxels for which (N,) is true."""
     row = keep.nonzero()[:, 0]
-    return voxels_at(x.features[row], x.coords[row], x.side)
+    return voxels_at(x.features.index_select(0, row), x.coords.index_select(0, row), x.side)
 
 
 def read_grid(grid: Tensor, coords: Tensor) -> Tensor:
     """Values (N, C) of a grid (C, S, S, S) at coordinates (N, 3)."""
     side = grid.shape[-1]
     x, y, z = coords.unbind(1)
-    return grid.flatten(1).t()[(x * side + y) * side + z]
+    return grid.flatten(1).t().index_select(0, (x * side + y) * side + z)
 
 
 def look_up(x: Voxels, coords: Tensor, *, missing: float) -> Tensor:
     """Features (M, C) at coordinates (M, 3); `missing` where no voxel is."""
-    return F.pad(x.features, (0, 0, 1, 0), value=missing)[x.table[_places(coords, x.side)].long()]
+    row = x.table.index_select(0, _places(coords, x.side))  # (M,)
+    return F.pad(x.features, (0, 0, 1, 0), value=missing).index_select(0, row)
 
 
 def best(scores: Tensor, most: int) -> Tensor:
@@ -135,7 +137,7 @@ def fits(x: Voxels, scores: Tensor, within: Tensor, most: int) -> Tensor:
     children = within.view(*(side, 2) * 3).int().sum((1, 3, 5))  # (S, S, S)
     new = torch.zeros(number + 1, dtype=torch.int32, device=rank.device)
     new = new.scatter_add(0, first[own, own, own].flatten().long(), children.flatten().int())
-    return new[:-1].cumsum(0)[rank] <= most
+    return new[:-1].cumsum(0).index_select(0, rank) <= most
 
 
 def block(x: Voxels, layer: SparseBlock) -> Voxels:
@@ -186,9 +188,9 @@ def generate(x: Voxels, layer: GenerativeConv3d, within: Tensor) -> Voxels:
     out = torch.zeros(y.coords.shape[0], width, device=products.device)
     for back in itertools.product((0, 1), repeat=3):
         step = torch.tensor(back, device=odd.device)
-        row = x.table[_places(parent - step, x.side)].long()  # (M,)
+        row = x.table.index_select(0, _places(parent - step, x.side)).long()  # (M,)
         i, j, k = (odd + 2 * step).unbind(1)  # (M,) each
-        out = out + products[row * layer.weight.shape[0] + (i * 4 + j) * 4 + k]
+        out = out + products.index_select(0, row * layer.weight.shape[0] + (i * 4 + j) * 4 + k)
     return y.with_features(out)
 
 
@@ -207,11 +209,18 @@ def _convolve(features: Tensor, neighbours: Tensor, weight: Tensor) -> Tensor:
     taps, channels, width = weight.shape
     out = torch.zeros(neighbours.shape[0], width, device=features.device)
     first = F.pad(features, (0, 0, 1, 0))  # (N + 1, C)
-    for tap in range(taps):
+    for start in range(0, taps, AT_ONCE):
+        own, rows = (
+            weight[start : start + AT_ONCE],
+            neighbours[:, start : start + AT_ONCE],
+        )  # (t, C, D), (M, t)
+        some = own.shape[0]
         if channels > width:  # the narrow side is gathered
-            out = out + (first @ weight[tap])[neighbours[:, tap]]
+            products = (first @ own.permute(1, 0, 2).flatten(1)).view(-1, width)  # ((N + 1) t, D)
+            places = (rows * some + torch.arange(some, device=rows.device)).flatten()
+            out = out + products.index_select(0, places).view(-1, some, width).sum(1)
         else:
-            out = out + first[neighbours[:, tap]] @ weight[tap]
+            out = out + first.index_select(0, rows.flatten()).view(-1, some * channels) @ own.flatten(0, 1)
     return out
 
 
@@ -224,7 +233,7 @@ def _neighbours(x: Voxels, coords: Tensor, reach: range) -> Tensor:
     wide = x.side + BEFORE + BEHIND
     steps = [(i * wide + j) * wide + k for i, j, k in itertools.product(reach, repeat=3)]
     places = _places(coords, x.side)[:, None] + torch.tensor(steps, device=coords.device)  # (M, T)
-    return x.table[places].long()
+    return x.table.index_select(0, places.flatten()).view(-1, len(steps)).long()
 
 
 def _coarser(x: Voxels) -> Voxels:
@@ -248,7 +257,7 @@ def _inner(table: Tensor, side: int) -> Tensor:
 
 def _rows(features: Tensor, numbers: Tensor) -> Tensor:
     """Rows of (N, C), numbered from 1; 0 gives zeros."""
-    return F.pad(features, (0, 0, 1, 0))[numbers.long()]
+    return F.pad(features, (0, 0, 1, 0)).index_select(0, numbers)
 
 
 def _ranks(scores: Tensor) -> Tensor:
