@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +94,13 @@ class Replicated(DDPStrategy):
 
 
 class ShardedPrecision(FSDPPrecision):
-    """Mixed precision by autocast alone, as with ddp: parameters and buffers stay in 32 bits.
+    """Mixed precision by autocast alone, as with ddp: parameters, buffers and batches stay as they are.
 
     Lightning's own would round them as well, which reaches the parts that leave autocast on purpose, such as
     losses, and is for CUDA only.
 
     Args:
-        precision: ``bf16-mixed`` or ``16-mixed``.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         device_type: where it runs.
     """
 
@@ -113,8 +113,14 @@ class ShardedPrecision(FSDPPrecision):
         """Nothing is cast."""
         return MixedPrecision()
 
+    def convert_input(self, data: Any) -> Any:
+        """Batches stay as the data loader made them, whatever they consist of."""
+        return data
+
     def forward_context(self) -> AbstractContextManager[Any]:
-        """Autocast on the device of the job."""
+        """Autocast on the device of the job, with a mixed precision."""
+        if self.precision == "32-true":
+            return nullcontext()
         half = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
         return torch.autocast(self._device_type, dtype=half)
 

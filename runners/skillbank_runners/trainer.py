@@ -145,7 +145,7 @@ def build_trainer(
     plugins: list[Any] = [SafeCheckpointIO()]
     if host.rank.world > 1:
         plugins.append(StartedRanks(host.rank))
-    if isinstance(strategy, Sharded) and mode != "32-true":
+    if isinstance(strategy, Sharded):
         plugins.append(ShardedPrecision(mode, host.device.type))
         mode = None
     trainer = pl.Trainer(

@@ -34,12 +34,17 @@ class Tolerance:
         share: most of an output's elements, 0 to 1, that may differ by more.
         ranked: outputs (B, rows, ...) that are sorted together; empty where the order of rows is fixed.
         row_keys: those of `ranked` whose integers together name a row; rows are matched by them.
+        lists: outputs (rows, ...) whose number of rows follows from the data; a row that one side lacks is
+            too far off.
+        list_key: the one of `lists` whose integers name a row, each row once; rows are matched by it.
     """
 
     absolute: float
     share: float
     ranked: tuple[str, ...] = ()
     row_keys: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    list_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +128,9 @@ def differences(wanted: Arrays, found: Arrays, tolerance: Tolerance) -> list[Dif
     """Compare outputs of equal names; a wrong shape or a NaN on one side only counts as wholly different."""
     if tolerance.row_keys:
         found = _same_rows(wanted, found, tolerance)
+    alone = 0.0
+    if tolerance.list_key:
+        wanted, found, alone = _shared_rows(wanted, found, tolerance)
     out: list[Difference] = []
     for name, truth in wanted.items():
         answer = found[name]
@@ -133,6 +141,8 @@ def differences(wanted: Arrays, found: Arrays, tolerance: Tolerance) -> list[Dif
         off[np.isnan(truth) & np.isnan(answer)] = 0.0
         off[np.isnan(off)] = np.inf
         beyond = float((off > tolerance.absolute).mean()) if off.size else 0.0
+        if name in tolerance.lists:
+            beyond = alone + (1.0 - alone) * beyond
         out.append(Difference(output=name, largest=float(off.max(initial=0.0)), beyond=beyond))
     return out
 
@@ -178,6 +188,18 @@ def _same_rows(wanted: Arrays, found: Arrays, tolerance: Tolerance) -> Arrays:
         order[image] = [next(left) if index is None else index for index in matched]
     images = np.arange(len(order))[:, None]
     return {**found, **{name: found[name][images, order] for name in tolerance.ranked}}
+
+
+def _shared_rows(wanted: Arrays, found: Arrays, tolerance: Tolerance) -> tuple[Arrays, Arrays, float]:
+    """Both sides with the rows of lists that both have, in one order, and the share that one side lacks."""
+    keys = wanted[tolerance.list_key], found[tolerance.list_key]
+    _, numbers = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
+    ours, theirs = np.split(numbers.reshape(-1), [len(keys[0])])
+    shared, first, second = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
+    of_all = len(ours) + len(theirs) - len(shared)
+    truth = {**wanted, **{name: wanted[name][first] for name in tolerance.lists}}
+    answer = {**found, **{name: found[name][second] for name in tolerance.lists}}
+    return truth, answer, 1.0 - len(shared) / of_all if of_all else 0.0
 
 
 def _rows(values: Arrays, keys: tuple[str, ...]) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skillbank.errors import BackendError
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 __all__ = ["custom_nodes", "facts", "is_quantised", "name_axes", "tidy"]
 
@@ -42,10 +42,29 @@ def tidy(model: ModelProto, *, prefix: str, metadata: Mapping[str, str]) -> None
             value.doc_string = ""
             del value.metadata_props[:]
     del model.graph.metadata_props[:]
+    _drop_unread(model.graph)
     del model.graph.value_info[:]  # its sizes go by names of the tracer; shape inference finds them again
     del model.metadata_props[:]
     helper.set_model_props(model, dict(metadata))
     model.doc_string = ""
+
+
+def _drop_unread(graph: GraphProto) -> None:
+    """Drop constants that nothing reads, which runtimes warn of."""
+    read = _names_read(graph)
+    unread = [tensor for tensor in graph.initializer if tensor.name not in read]
+    for tensor in unread:
+        graph.initializer.remove(tensor)
+
+
+def _names_read(graph: GraphProto) -> set[str]:
+    names = {value.name for value in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                names |= _names_read(inner)
+    return names
 
 
 def _module_of(node: NodeProto, prefix: str) -> str:

@@ -16,14 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skillbank_models.nvpanoptix3d import volume_graph as graph
+from skillbank_models.nvpanoptix3d.frustum_blocks import SparseBlock
 from skillbank_models.nvpanoptix3d.frustum_decoder import FrustumDecoder, VoxelHead
 from skillbank_models.nvpanoptix3d.frustum_encoder import CoarseGrids
 from skillbank_models.nvpanoptix3d.frustum_pruning import coarse_frustum
 from skillbank_models.nvpanoptix3d.volume_graph import Voxels
 
-__all__ = ["OUTPUTS", "ExportedVolume"]
+__all__ = ["COORDS", "OUTPUTS", "ExportedVolume"]
 
-OUTPUTS = ("voxel_coords", "voxel_distance", "voxel_embeds", "voxel_queries")
+COORDS = "voxel_coords"
+OUTPUTS = (COORDS, "voxel_distance", "voxel_embeds", "voxel_queries")
 
 
 class ExportedVolume(nn.Module):
@@ -51,7 +53,12 @@ class ExportedVolume(nn.Module):
         lifted: Tensor,
         queries: Tensor,
         frustum: Tensor,
-        **scales: Tensor,
+        scale_2_coords: Tensor | None = None,
+        scale_2: Tensor | None = None,
+        scale_4_coords: Tensor | None = None,
+        scale_4: Tensor | None = None,
+        scale_8_coords: Tensor | None = None,
+        scale_8: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Complete the volume.
 
@@ -64,7 +71,12 @@ class ExportedVolume(nn.Module):
             lifted: (N', K + 3).
             queries: (Q, C') of the 2D decoder.
             frustum: (G, G, G) bool.
-            scales: with `use_multi_scale` ``scale_2_coords``, ``scale_2`` and so on for strides 2, 4 and 8.
+            scale_2_coords: (M, 3) int64, coarse voxels of stride 2; this and the next with `use_multi_scale`.
+            scale_2: (M, C + K + 3).
+            scale_4_coords: the same of stride 4.
+            scale_4: their features.
+            scale_8_coords: the same of stride 8.
+            scale_8: their features.
 
         Returns:
             coords (N'', 3) int64 of occupied voxels, their distance to the nearest surface (N'',) in voxels,
@@ -73,6 +85,12 @@ class ExportedVolume(nn.Module):
         decoder = self.decoder
         projected = graph.voxels_at(distance, projected_coords, decoder.side)
         filled = graph.voxels_at(lifted, lifted_coords, decoder.side)
+        given = ((2, scale_2_coords, scale_2), (4, scale_4_coords, scale_4), (8, scale_8_coords, scale_8))
+        scales = {
+            stride: graph.voxels_at(features, coords, decoder.side // stride)
+            for stride, coords, features in given
+            if coords is not None and features is not None
+        }
         half, quarter, grids = self._encode(projected, appearance, classes, filled, scales)
         inside = coarse_frustum(frustum[None], 4)  # (1, G/4, G/4, G/4)
         grid, logits = decoder.coarse(grids, inside)
@@ -89,7 +107,7 @@ class ExportedVolume(nn.Module):
         appearance: Tensor,
         classes: Tensor,
         lifted: Voxels,
-        scales: dict[str, Tensor],
+        scales: dict[int, Voxels],
     ) -> tuple[Voxels, Voxels, CoarseGrids]:
         """Side G/2, side G/4, and the full grids."""
         encoder = self.decoder.encoder
@@ -106,22 +124,23 @@ class ExportedVolume(nn.Module):
         quarter = self._with_scale(quarter, scales, 4)
         coarsest = None
         if encoder.scales:
-            voxels = graph.voxels_at(scales["scale_8"], scales["scale_8_coords"], self.decoder.side // 8)
-            coarsest = graph.grid_of(graph.block(voxels, encoder.scales[2]))[None]  # (1, 4 f, G/8, ., .)
+            coarsest = graph.grid_of(graph.block(scales[8], _sparse(encoder.scales[2])))[
+                None
+            ]  # (1, 4 f, G/8, ., .)
         return half, quarter, encoder.coarsen(graph.grid_of(quarter)[None], coarsest)
 
-    def _with_scale(self, x: Voxels, scales: dict[str, Tensor], stride: int) -> Voxels:
+    def _with_scale(self, x: Voxels, scales: dict[int, Voxels], stride: int) -> Voxels:
         """Coarse features added to those of a level; voxels of either remain."""
         encoder = self.decoder.encoder
         if not encoder.scales:
             return x
-        given = graph.voxels_at(scales[f"scale_{stride}"], scales[f"scale_{stride}_coords"], x.side)
         own = x.with_features(F.pad(x.features, (0, 1), value=1.0))  # (N, C + 1)
-        joined = graph.join(own, graph.block(given, encoder.scales[stride // 4]))  # (N', 2 C + 1)
+        joined = graph.join(
+            own, graph.block(scales[stride], _sparse(encoder.scales[stride // 4]))
+        )  # (N', 2 C + 1)
         width = x.features.shape[1]
-        first, is_own, second = joined.features.split([width, 1, width], 1)
-        both = joined.with_features(first + second)
-        return graph.select(both, graph.best(is_own[:, 0], self.max_voxels))
+        both = joined.with_features(joined.features[:, :width] + joined.features[:, width + 1 :])
+        return graph.select(both, graph.best(joined.features[:, width], self.max_voxels))
 
     def _half(
         self, parents: Voxels, scores: Tensor, encoded: Voxels, within: Tensor
@@ -149,6 +168,11 @@ class ExportedVolume(nn.Module):
         """The most occupied parents: no more than are allowed, nor with more children than are allowed."""
         best = graph.best(scores, self.max_voxels) & graph.fits(parents, scores, within, self.max_voxels)
         return graph.select(parents, best)
+
+
+def _sparse(layer: nn.Module) -> SparseBlock:
+    assert isinstance(layer, SparseBlock)
+    return layer
 
 
 def _survivors(logits: Tensor) -> Tensor:

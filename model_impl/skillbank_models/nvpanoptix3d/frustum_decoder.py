@@ -285,7 +285,7 @@ class VoxelHead(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(N, o) to (N, 1), or to (N, o) without `start`."""
         y = self.block.in_steps(sparse_relu(self.norm(x)), recompute=self.use_checkpoint)
-        return y if self.out is None else self.out(y)
+        return y if self.out is None else run_sparse(self.out, y, recompute=self.use_checkpoint)
 
 
 def _affordable(parents: SparseTensor, scores: Tensor, within: Tensor, most: int) -> SparseTensor:

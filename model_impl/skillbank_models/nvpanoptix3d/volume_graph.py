@@ -199,9 +199,9 @@ def norm(x: Tensor, layer: SparseInstanceNorm | SparseVoxelNorm) -> Tensor:
     axis = 0 if isinstance(layer, SparseInstanceNorm) else 1
     away = x - x.mean(axis, keepdim=True)
     scaled = away * torch.rsqrt(away.square().mean(axis, keepdim=True) + EPSILON)
-    if isinstance(layer, SparseInstanceNorm) and layer.weight is not None:
-        return scaled * layer.weight + layer.bias
-    return scaled
+    if isinstance(layer, SparseVoxelNorm) or layer.weight is None or layer.bias is None:
+        return scaled
+    return scaled * layer.weight + layer.bias
 
 
 def _convolve(features: Tensor, neighbours: Tensor, weight: Tensor) -> Tensor:

@@ -43,9 +43,10 @@ def test_two_processes(stage: int, strategy: str, precision: str, machine: Machi
     """Both strategies leave one whole checkpoint, which two processes measure as one does."""
     spec = machine.spec(stage)
     out = f"two_{stage}_{strategy}"
+    three = machine.data / "meta" / "train.json"
     more = [
         "train.num_gpus=2", f"train.distributed_strategy={strategy}", f"train.precision={precision}",
-        "train.num_epochs=1", "dataset.train.batch_size=1",
+        "train.num_epochs=1", "dataset.train.batch_size=1", f"dataset.val.json_path={three}",
     ]  # fmt: skip
     if stage == 2:
         more.append(f"train.checkpoint_2d={machine.stage_1()}")
@@ -56,7 +57,7 @@ def test_two_processes(stage: int, strategy: str, precision: str, machine: Machi
         machine.ok(
             "tao", "nvpanoptix3d", "evaluate", "-e", str(spec), f"evaluate.checkpoint={weights}",
             f"results_dir={out}_{gpus}", f"evaluate.num_gpus={gpus}",
-            f"dataset.test.json_path={machine.data / 'meta' / 'train.json'}",
+            f"dataset.test.json_path={three}",
             "model.object_mask_threshold=0.0", "model.overlap_threshold=0.0",
         )  # fmt: skip
         text = (machine.root / f"{out}_{gpus}" / "evaluate" / "metrics.json").read_text()

@@ -14,7 +14,6 @@ import torch
 from toy_bench import Bench, events
 from toy_run import LIGHTNING_WARNING, run_toy, weights
 
-from skillbank.jobs.reconcile import read_exit
 from skillbank.jobs.states import State
 from skillbank.jobs.store import JobStore
 from skillbank.launch import cancel_job
@@ -39,7 +38,7 @@ def test_jobs_chained_without_waiting(bench: Bench) -> None:
 
     train, evaluate, export = bench.end(train), bench.end(evaluate), bench.end(export)
     assert [job.state for job in (train, evaluate, export)] == [State.DONE] * 3
-    assert [read_exit(job.folder).code for job in (train, evaluate, export)] == [0, 0, 0]  # type: ignore[union-attr]
+    assert [bench.exit_code(job) for job in (train, evaluate, export)] == [0, 0, 0]
     folder = Path(train.results_dir) / "train"
     # the listing of the documents: ls <results>/train
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -102,7 +101,7 @@ def test_a_terminated_worker_saves_first(bench: Bench) -> None:
     assert job.error is not None
     assert job.error["code"] == "job.interrupted"
     assert "stopped by SIGTERM" in job.message
-    assert read_exit(job.folder).code == 6  # type: ignore[union-attr]
+    assert bench.exit_code(job) == 6
     folder = Path(job.results_dir) / "train"
     assert (folder / LINK).readlink().name == "model_epoch_000_step_00002.pth"
     assert [found.kind for found in bench.store.artifacts(job.id)] == ["checkpoint"]
@@ -119,7 +118,7 @@ def test_a_canceled_job_saves_and_takes_those_that_wait_for_it_along(bench: Benc
     assert ["libtorch" in maps for maps in loaded] == [True, False]
     canceled = cancel_job(bench.store, job.id, grace_s=30.0)
     assert canceled.state is State.CANCELED
-    assert read_exit(job.folder).code == 6  # type: ignore[union-attr]
+    assert bench.exit_code(job) == 6
     last = events(job)[-1]
     assert (last["status"], last["message"]) == ("FAILURE", "canceled")
     assert (Path(job.results_dir) / "train" / LINK).exists()
