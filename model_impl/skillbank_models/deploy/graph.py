@@ -50,11 +50,17 @@ def tidy(model: ModelProto, *, prefix: str, metadata: Mapping[str, str]) -> None
 
 
 def _drop_unread(graph: GraphProto) -> None:
-    """Drop constants that nothing reads, which runtimes warn of."""
-    read = _names_read(graph)
-    unread = [tensor for tensor in graph.initializer if tensor.name not in read]
-    for tensor in unread:
-        graph.initializer.remove(tensor)
+    """Drop nodes and constants that nothing reads, which runtimes warn of."""
+    while True:
+        read = _names_read(graph)
+        nodes = [node for node in graph.node if not read.intersection(node.output)]
+        constants = [tensor for tensor in graph.initializer if tensor.name not in read]
+        if not nodes and not constants:
+            return
+        for node in nodes:
+            graph.node.remove(node)
+        for tensor in constants:
+            graph.initializer.remove(tensor)
 
 
 def _names_read(graph: GraphProto) -> set[str]:
