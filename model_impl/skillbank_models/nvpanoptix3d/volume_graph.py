@@ -181,17 +181,15 @@ def generate(x: Voxels, layer: GenerativeConv3d, within: Tensor) -> Voxels:
     cells = grid[own, own, own]  # (S, S, S)
     wide = cells.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)  # (2 S, 2 S, 2 S)
     y = voxels_in(wide & within)
-    width = layer.weight.shape[2]
+    taps, _, width = layer.weight.shape
     products = x.features @ layer.weight.permute(1, 0, 2).flatten(1)  # (N, T D)
-    products = F.pad(products.view(-1, width), (0, 0, layer.weight.shape[0], 0))  # ((N + 1) T, D)
-    odd, parent = y.coords % 2, y.coords // 2  # (M, 3), (M, 3)
-    out = torch.zeros(y.coords.shape[0], width, device=products.device)
-    for back in itertools.product((0, 1), repeat=3):
-        step = torch.tensor(back, device=odd.device)
-        row = x.table.index_select(0, _places(parent - step, x.side)).long()  # (M,)
-        i, j, k = (odd + 2 * step).unbind(1)  # (M,) each
-        out = out + products.index_select(0, row * layer.weight.shape[0] + (i * 4 + j) * 4 + k)
-    return y.with_features(out)
+    products = F.pad(products.view(-1, width), (0, 0, taps, 0))  # ((N + 1) T, D)
+    back = torch.tensor(list(itertools.product((0, 1), repeat=3)), device=wide.device)  # (8, 3)
+    parents = (y.coords // 2)[:, None] - back  # (M, 8, 3)
+    rows = x.table.index_select(0, _places(parents.flatten(0, 1), x.side))
+    i, j, k = ((y.coords % 2)[:, None] + 2 * back).unbind(2)  # (M, 8) each
+    places = rows.long() * taps + ((i * 4 + j) * 4 + k).flatten()  # (8 M,)
+    return y.with_features(products.index_select(0, places).view(-1, len(back), width).sum(1))
 
 
 def norm(x: Tensor, layer: SparseInstanceNorm | SparseVoxelNorm) -> Tensor:
